@@ -1,0 +1,19 @@
+"""Promises: leases, their terms, the nodes given to them, and the machines that serve them."""
+
+from leases.models.allocations import Allocation, Shortfall
+from leases.models.leases import EndNotice, Lease, Term
+from leases.models.machines import Access, Instance, LaunchIntent, LeaseNetwork, Orphan, Turnover
+
+__all__ = [
+    "Access",
+    "Allocation",
+    "EndNotice",
+    "Instance",
+    "LaunchIntent",
+    "Lease",
+    "LeaseNetwork",
+    "Orphan",
+    "Shortfall",
+    "Term",
+    "Turnover",
+]
