@@ -73,7 +73,8 @@ class FundsHold(models.Model):
         verbose_name_plural = _("funds holds")
         constraints = [
             models.CheckConstraint(
-                condition=Q(remaining__gte=0, remaining__lte=F("amount")), name="funds_hold_remaining_in_range"
+                condition=Q(remaining__gte=0, remaining__lte=F("amount")),
+                name="funds_hold_remaining_in_range",
             )
         ]
 

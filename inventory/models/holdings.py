@@ -102,10 +102,14 @@ class Commitment(models.Model):
     currency = models.CharField(_("currency"), max_length=3, default="USD")
     notice_date = models.DateField(_("notice date"), null=True, blank=True)
     cutoff = models.DurationField(
-        _("cut-off"), default=timedelta(minutes=30), help_text=_("The provider ends machines this long before.")
+        _("cut-off"),
+        default=timedelta(minutes=30),
+        help_text=_("The provider ends machines this long before."),
     )
     turnaround = models.DurationField(
-        _("turnaround"), default=timedelta(minutes=30), help_text=_("End, wipe and check, between two tenants.")
+        _("turnaround"),
+        default=timedelta(minutes=30),
+        help_text=_("End, wipe and check, between two tenants."),
     )
     fabric_size = models.PositiveIntegerField(_("nodes per fabric"), default=1)
     cancelled_at = models.DateTimeField(_("cancelled"), null=True, blank=True)
@@ -126,7 +130,9 @@ class Commitment(models.Model):
                 name="commitment_period_clean",
             ),
             models.CheckConstraint(condition=Q(quantity__gte=1), name="commitment_has_nodes"),
-            models.CheckConstraint(condition=Q(cost_per_node_hour__gte=0), name="commitment_cost_not_negative"),
+            models.CheckConstraint(
+                condition=Q(cost_per_node_hour__gte=0), name="commitment_cost_not_negative"
+            ),
         ]
 
     def __str__(self) -> str:

@@ -40,7 +40,9 @@ class LeaseNetwork(models.Model):
         verbose_name = _("lease network")
         verbose_name_plural = _("lease networks")
         constraints = [
-            models.UniqueConstraint(fields=["lease", "account", "region"], name="one_network_per_lease_region")
+            models.UniqueConstraint(
+                fields=["lease", "account", "region"], name="one_network_per_lease_region"
+            )
         ]
 
     def __str__(self) -> str:

@@ -33,7 +33,9 @@ def durable() -> Atomic:
 def require_transaction() -> None:
     """Raise unless a transaction is open: parts write only inside their caller's."""
     if not connection.in_atomic_block:
-        raise RuntimeError("This part must run inside the caller's transaction: call the public function instead.")
+        raise RuntimeError(
+            "This part must run inside the caller's transaction: call the public function instead."
+        )
 
 
 def sqlstate(error: BaseException) -> str:

@@ -39,9 +39,7 @@ class Delivery(models.Model):
             models.UniqueConstraint(fields=["event", "channel", "recipient"], name="delivery_once")
         ]
         indexes = [
-            models.Index(
-                fields=["next_try_at"], condition=models.Q(state="pending"), name="delivery_pending"
-            )
+            models.Index(fields=["next_try_at"], condition=models.Q(state="pending"), name="delivery_pending")
         ]
 
     def __str__(self) -> str:

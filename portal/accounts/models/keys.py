@@ -32,7 +32,9 @@ class SSHKey(models.Model):
         verbose_name_plural = _("SSH keys")
         ordering = ["name", "pk"]
         constraints = [
-            models.UniqueConstraint(fields=["organization", "fingerprint"], name="ssh_key_once_per_organization")
+            models.UniqueConstraint(
+                fields=["organization", "fingerprint"], name="ssh_key_once_per_organization"
+            )
         ]
 
     def __str__(self) -> str:

@@ -145,7 +145,9 @@ class Project(models.Model):
         verbose_name_plural = _("projects")
         ordering = ["name", "pk"]
         constraints = [
-            models.UniqueConstraint(fields=["organization", "name"], name="project_name_once_per_organization")
+            models.UniqueConstraint(
+                fields=["organization", "name"], name="project_name_once_per_organization"
+            )
         ]
 
     def __str__(self) -> str:
