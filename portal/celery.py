@@ -1,0 +1,89 @@
+"""Background work: queues, the beat schedule, and how Celery meets the broker.
+
+The row is the queue: every entry below is a sweep that finds its work by its
+state, so a lost message loses nothing and a second beat is harmless.
+"""
+
+from __future__ import annotations
+
+import logging.config
+import os
+from typing import Any
+
+from celery import Celery
+from celery.schedules import crontab
+from celery.signals import setup_logging
+from kombu import Queue
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "portal.settings")
+
+app = Celery("sublet")
+app.config_from_object("django.conf:settings", namespace="CELERY")
+
+QUEUES = ("polling", "provisioning", "billing", "notifications")
+HEARTBEAT_SECONDS = 15.0
+
+
+def every(seconds: float, task: str, **options: Any) -> dict[str, Any]:
+    """Return a beat entry that expires before its next run, so that runs never pile up."""
+    return {"task": task, "schedule": seconds, "options": {"expires": seconds * 0.9, **options}}
+
+
+def at(schedule: crontab, task: str, *, expires: float) -> dict[str, Any]:
+    """Return a beat entry by the clock (UTC); ``expires`` is in seconds."""
+    return {"task": task, "schedule": schedule, "options": {"expires": expires}}
+
+
+app.conf.update(
+    task_queues=[Queue(name) for name in QUEUES],
+    task_default_queue="provisioning",
+    task_routes={
+        "inventory.tasks.*": {"queue": "polling"},
+        "leases.tasks.*": {"queue": "provisioning"},
+        "billing.tasks.*": {"queue": "billing"},
+        "portal.notifications.tasks.*": {"queue": "notifications"},
+    },
+    task_ignore_result=True,
+    task_acks_late=True,
+    task_reject_on_worker_lost=True,
+    task_publish_retry=False,
+    task_serializer="json",
+    accept_content=["json"],
+    task_time_limit=30 * 60,
+    task_soft_time_limit=25 * 60,
+    worker_prefetch_multiplier=1,
+    worker_max_tasks_per_child=1000,
+    worker_send_task_events=False,
+    broker_connection_timeout=2,
+    broker_connection_retry_on_startup=True,
+    # A publisher gives a dead broker about a second, then goes on without it. What blocks longer
+    # than socket_timeout is a hung server; a worker's own wait for messages is one second at a time.
+    broker_transport_options={
+        "socket_connect_timeout": 1,
+        "socket_timeout": 5,
+        "max_retries": 1,
+        "interval_start": 0,
+        "interval_step": 0.1,
+        "visibility_timeout": 3600,
+    },
+    enable_utc=True,
+    timezone="UTC",
+    beat_max_loop_interval=5,
+    beat_schedule={
+        f"heartbeat-{queue}": every(HEARTBEAT_SECONDS, "portal.health.heartbeat", queue=queue)
+        for queue in QUEUES
+    },
+)
+for _queue in QUEUES:
+    app.conf.beat_schedule[f"heartbeat-{_queue}"]["args"] = (_queue,)
+
+app.autodiscover_tasks()
+app.autodiscover_tasks(["portal"], related_name="health")
+
+
+@setup_logging.connect
+def use_our_logging(**kwargs: Any) -> None:
+    """Keep Celery from installing handlers of its own."""
+    from django.conf import settings
+
+    logging.config.dictConfig(settings.LOGGING)
