@@ -1,0 +1,276 @@
+"""What every cloud adapter offers: plain values in, plain values out, no database.
+
+An adapter talks to one account of one provider. It never retries a launch by itself,
+never opens a transaction, and raises only :mod:`inventory.providers.errors`. What a
+vendor lacks is missing from ``capabilities``; nothing is faked.
+
+All times are aware UTC. Prices are per hour of the whole instance, in ``currency``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from enum import StrEnum
+from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from django_stubs_ext import StrOrPromise
+
+# Every resource that we create upstream carries these, so that it can be found again
+# after a doubt (P1), and recognised as ours or as an orphan (P2).
+TAG_LEASE = "sublet:lease"
+TAG_ALLOCATION = "sublet:allocation"
+TAG_TOKEN = "sublet:token"  # noqa: S105 - the name of a tag
+# Whose it is, where two installations of Sublet share one cloud account.
+TAG_INSTALLATION = "sublet:installation"
+
+
+class Capability(StrEnum):
+    """What an adapter can do beyond the minimum of launch, describe and reclaim."""
+
+    PRICES = "prices"  # offers carry prices; otherwise a rate card is needed
+    AVAILABILITY = "availability"  # offers say what is in stock now
+    SPOT = "spot"
+    COMMITTED_CAPACITY = "committed-capacity"  # launches can target a reservation, and nothing else
+    GROUP_LAUNCH = "group-launch"  # several machines in one call, all or none
+    FIREWALL = "firewall"  # a network of its own for every lease
+    KEY_PAIRS = "key-pairs"
+    USER_DATA = "user-data"
+    MACHINE_STATUS = "machine-status"  # describe() tells whether a machine passed its checks
+    OWNED_VOLUMES = "owned-volumes"
+    OWNED_ADDRESSES = "owned-addresses"
+    OWNED_NETWORKS = "owned-networks"
+    OWNED_KEYS = "owned-keys"
+
+
+class PurchaseOption(StrEnum):
+    ON_DEMAND = "on_demand"
+    SPOT = "spot"
+    RESERVED = "reserved"
+
+
+class Availability(StrEnum):
+    AVAILABLE = "available"
+    UNAVAILABLE = "unavailable"
+    UNKNOWN = "unknown"
+
+
+class MachineState(StrEnum):
+    PENDING = "pending"
+    RUNNING = "running"
+    STOPPING = "stopping"  # on its way out of service, or stopped: not usable, not yet gone
+    TERMINATED = "terminated"
+    UNKNOWN = "unknown"
+
+
+class ResourceKind(StrEnum):
+    INSTANCE = "instance"
+    VOLUME = "volume"
+    ADDRESS = "address"
+    NETWORK = "network"
+    KEY = "key"
+
+
+@dataclass(frozen=True, slots=True)
+class CredentialField:
+    """One thing that staff enter for an account; every value is stored encrypted."""
+
+    name: str
+    label: StrOrPromise
+    required: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class ZoneInfo:
+    code: str
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RegionInfo:
+    code: str
+    name: str = ""
+    zones: tuple[ZoneInfo, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceTypeInfo:
+    """One SKU. ``gpu_memory_mib`` is that of one GPU; zero GPUs means none or a fraction."""
+
+    name: str
+    vcpus: int
+    memory_mib: int
+    gpu_vendor: str = ""
+    gpu_name: str = ""
+    gpu_count: int = 0
+    gpu_memory_mib: int = 0
+    network: str = ""
+    architecture: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class OfferInfo:
+    """What is sold: a type in a region, in some of its zones, under one purchase option.
+
+    ``price`` is per hour of the whole instance, or None where the provider has no price
+    API. Anything but a finite positive amount is refused when the poll is checked.
+    """
+
+    instance_type: str
+    region: str
+    zones: tuple[str, ...] = ()
+    purchase_option: PurchaseOption = PurchaseOption.ON_DEMAND
+    price: Decimal | None = None
+    currency: str = "USD"
+    availability: Availability = Availability.UNKNOWN
+
+
+@dataclass(frozen=True, slots=True)
+class Catalog:
+    """All of one region, read completely: an adapter that got half raises instead."""
+
+    region: RegionInfo
+    instance_types: tuple[InstanceTypeInfo, ...]
+    offers: tuple[OfferInfo, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AccountIdentity:
+    """Who the credentials belong to, as the provider says it; for the staff's test."""
+
+    account: str
+    principal: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseNetworkRequest:
+    """The firewall and key that a lease has for itself.
+
+    Inbound, ``ssh_cidrs`` reach tcp/22 and the lease's own machines reach each other;
+    nothing else gets in. The call is idempotent: a second one corrects what differs.
+    """
+
+    lease: str
+    region: str
+    ssh_cidrs: tuple[str, ...]
+    ssh_public_keys: tuple[str, ...]
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseNetwork:
+    region: str
+    firewall_id: str
+    key_name: str
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchGroup:
+    """Machines to launch in one call: all of them, or none and an error.
+
+    With ``reservation_id`` the launch targets that committed capacity and never falls
+    back to on-demand, which would pay twice. ``client_token`` is also put in a tag.
+    An empty ``image`` means the account's own default.
+    """
+
+    client_token: str
+    count: int
+    instance_type: str
+    region: str
+    zone: str = ""
+    image: str = ""
+    ssh_public_keys: tuple[str, ...] = ()
+    user_data: str = ""
+    tags: Mapping[str, str] = field(default_factory=dict)
+    reservation_id: str | None = None
+    purchase_option: PurchaseOption = PurchaseOption.ON_DEMAND
+    firewall_id: str = ""
+    key_name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchedInstance:
+    id: str
+    zone: str = ""
+    raw_state: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """A machine as the provider sees it now.
+
+    ``status_ok`` is the provider's own health check: None where it has none or has not
+    finished. ``reason`` is why it ended, in the provider's words.
+    """
+
+    id: str
+    region: str
+    state: MachineState
+    raw_state: str = ""
+    zone: str = ""
+    instance_type: str = ""
+    public_ip: str = ""
+    private_ip: str = ""
+    tags: Mapping[str, str] = field(default_factory=dict)
+    launched_at: datetime | None = None
+    status_ok: bool | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class OwnedResource:
+    """Something upstream that carries one of our tags, and may cost money."""
+
+    kind: ResourceKind
+    id: str
+    region: str
+    tags: Mapping[str, str] = field(default_factory=dict)
+    created_at: datetime | None = None
+    state: str = ""
+
+
+@runtime_checkable
+class Provider(Protocol):
+    """One account at one cloud. Every method may raise any :class:`ProviderError`."""
+
+    kind: ClassVar[str]
+    capabilities: ClassVar[frozenset[Capability]]
+
+    def test_connection(self) -> AccountIdentity:
+        """Make one cheap authenticated call, and say whose credentials these are."""
+
+    def regions(self) -> Sequence[RegionInfo]:
+        """Return the account's regions; their zones may come with :meth:`offers` only."""
+
+    def offers(self, region: str) -> Catalog:
+        """Return every GPU type and offer of one region, completely or not at all."""
+
+    def prepare_lease(self, request: LeaseNetworkRequest) -> LeaseNetwork:
+        """Make or correct the lease's firewall and key."""
+
+    def launch(self, group: LaunchGroup) -> Sequence[LaunchedInstance]:
+        """Launch exactly ``group.count`` machines in one call, without retrying."""
+
+    def find(self, *, region: str, tag: str, value: str) -> Sequence[Machine]:
+        """Return all machines with this tag, in any state that the provider still lists."""
+
+    def describe(self, *, region: str, ids: Sequence[str]) -> Sequence[Machine]:
+        """Return these machines. An id that the provider does not know is left out."""
+
+    def reclaim(self, *, region: str, ids: Sequence[str]) -> None:
+        """End these machines for good; one that is gone already is no error."""
+
+    def remove_network(self, network_: LeaseNetwork, /) -> None:
+        """Remove the lease's firewall and key; what is gone already is no error.
+
+        Raises a retryable error while machines still use the firewall.
+        """
+
+    def list_owned(self, *, region: str) -> Sequence[OwnedResource]:
+        """Return everything of ours that is not ended, found by our tags."""
+
+    def remove(self, resource: OwnedResource) -> None:
+        """Remove one orphan of any kind; one that is gone already is no error."""
