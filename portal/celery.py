@@ -24,9 +24,9 @@ QUEUES = ("polling", "provisioning", "billing", "notifications")
 HEARTBEAT_SECONDS = 15.0
 
 
-def every(seconds: float, task: str, **options: Any) -> dict[str, Any]:
+def every(seconds: float, task: str, *args: Any, **options: Any) -> dict[str, Any]:
     """Return a beat entry that expires before its next run, so that runs never pile up."""
-    return {"task": task, "schedule": seconds, "options": {"expires": seconds * 0.9, **options}}
+    return {"task": task, "args": args, "schedule": seconds, "options": {"expires": seconds * 0.9, **options}}
 
 
 def at(schedule: crontab, task: str, *, expires: float) -> dict[str, Any]:
@@ -34,6 +34,13 @@ def at(schedule: crontab, task: str, *, expires: float) -> dict[str, Any]:
     return {"task": task, "schedule": schedule, "options": {"expires": expires}}
 
 
+# A heartbeat through every queue: a worker that serves three of four queues is not healthy.
+BEAT_SCHEDULE: dict[str, dict[str, Any]] = {
+    f"heartbeat-{queue}": every(HEARTBEAT_SECONDS, "portal.health.heartbeat", queue, queue=queue)
+    for queue in QUEUES
+}
+
+# Only update(): it stays lazy, while reading app.conf here would load the settings too early.
 app.conf.update(
     task_queues=[Queue(name) for name in QUEUES],
     task_default_queue="provisioning",
@@ -69,13 +76,8 @@ app.conf.update(
     enable_utc=True,
     timezone="UTC",
     beat_max_loop_interval=5,
-    beat_schedule={
-        f"heartbeat-{queue}": every(HEARTBEAT_SECONDS, "portal.health.heartbeat", queue=queue)
-        for queue in QUEUES
-    },
+    beat_schedule=BEAT_SCHEDULE,
 )
-for _queue in QUEUES:
-    app.conf.beat_schedule[f"heartbeat-{_queue}"]["args"] = (_queue,)
 
 app.autodiscover_tasks()
 app.autodiscover_tasks(["portal"], related_name="health")

@@ -13,7 +13,7 @@ from typing import Any
 
 import redis
 from celery import shared_task
-from celery.signals import beat_init, before_task_publish
+from celery.signals import after_task_publish, beat_init
 from django.conf import settings
 from django.db import connection
 from django.http import HttpRequest, HttpResponse, JsonResponse
@@ -45,11 +45,14 @@ def heartbeat(queue: str) -> None:
 
 @beat_init.connect
 def stamp_when_beat_sends(**kwargs: Any) -> None:
-    """In the beat process only: stamp whenever a heartbeat is sent."""
+    """In the beat process only: stamp whenever a heartbeat is sent, and send the first at once."""
 
-    @before_task_publish.connect(sender=TASK, weak=False)
+    @after_task_publish.connect(sender=TASK, weak=False)
     def stamp(**kwargs: Any) -> None:
         _stamp(BEAT_KEY)
+
+    for queue in QUEUES:
+        heartbeat.apply_async(args=(queue,), queue=queue, expires=HEARTBEAT_SECONDS)
 
 
 def _age(stamp: bytes | None) -> float | None:
