@@ -67,8 +67,11 @@ def handle(error: Exception, context: dict[str, Any]) -> Response | None:
     members = {}
     if isinstance(error, exceptions.ValidationError):
         errors = _flatten(error.detail)
-        code, detail = "invalid-input", "; ".join(
-            f"{item['field']}: {item['message']}" if item["field"] else item["message"] for item in errors
+        code, detail = (
+            "invalid-input",
+            "; ".join(
+                f"{item['field']}: {item['message']}" if item["field"] else item["message"] for item in errors
+            ),
         )
         members["errors"] = errors
     elif isinstance(error, Http404):

@@ -1,0 +1,143 @@
+"""What objects look like on the wire: plain functions from rows to JSON."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from billing.models import Charge, Invoice, Quote
+from inventory.models import GpuModel, Offer
+from leases.models import Lease, Term
+from portal.api.fields import bounds, instant, money
+from portal.common.periods import seconds
+
+
+def gpu_model(row: GpuModel) -> dict[str, Any]:
+    """Return a GPU model."""
+    return {
+        "slug": row.slug,
+        "name": row.name,
+        "vendor": row.vendor,
+        "memory_gib": row.memory_gib,
+        "family": row.family,
+    }
+
+
+def offer(row: Offer, *, polled_at: Any = None) -> dict[str, Any]:
+    """Return what a cloud sells, with the age of its price and of its availability."""
+    kind = row.instance_type
+    return {
+        "provider": kind.provider.slug,
+        "region": row.region.code,
+        "instance_type": kind.name,
+        "gpu_model": kind.gpu_model.slug,
+        "gpus_per_node": kind.gpus_per_node,
+        "purchase": row.purchase,
+        "price_per_hour": None if row.price is None else money(row.price, row.currency, exact=True),
+        "price_per_gpu_hour": None
+        if row.price is None
+        else money(row.price / kind.gpus_per_node, row.currency, exact=True),
+        "price_source": row.price_source,
+        "price_seen_at": instant(row.price_seen_at),
+        "availability": row.availability,
+        "availability_seen_at": instant(polled_at),
+        "zones": row.zones,
+    }
+
+
+def quote(row: Quote) -> dict[str, Any]:
+    """Return a quote with the arithmetic that made its total."""
+    return {
+        "id": row.uid,
+        "kind": row.kind,
+        "state": row.state,
+        "expires_at": instant(row.expires_at),
+        "lease": row.lease.uid,
+        "due_now": money(row.due_now, row.currency),
+        "due_later": money(row.due_later, row.currency),
+        "total": money(row.total, row.currency),
+        "rate_per_gpu_hour": None
+        if row.rate_per_gpu_hour is None
+        else money(row.rate_per_gpu_hour, row.currency, exact=True),
+        "arithmetic": row.arithmetic,
+        "created_at": instant(row.created_at),
+        "accepted_at": instant(row.accepted_at),
+    }
+
+
+def term(row: Term) -> dict[str, Any]:
+    """Return a dated term of a lease."""
+    return {
+        **bounds(row.period),
+        "gpu_model": row.gpu_model.slug,
+        "gpus_per_node": row.gpus_per_node,
+        "nodes": row.nodes,
+        "gpus": row.nodes * row.gpus_per_node,
+        "region": row.region.code if row.region else None,
+        "rate_per_gpu_hour": None
+        if row.rate_per_gpu_hour is None
+        else money(row.rate_per_gpu_hour, row.currency, exact=True),
+    }
+
+
+def lease(row: Lease, *, commands: list[str] | None = None) -> dict[str, Any]:
+    """Return a lease; ``commands`` are the SSH commands of its running machines."""
+    result: dict[str, Any] = {
+        "id": row.uid,
+        "name": row.name,
+        "state": row.state,
+        "state_changed_at": instant(row.state_changed_at),
+        "deadline": instant(row.deadline),
+        "project": row.project.uid if row.project else None,
+        "one_fabric": row.one_fabric,
+        "terms": [term(found) for found in row.terms.all()],
+        "created_at": instant(row.created_at),
+    }
+    if commands is not None:
+        result["ssh"] = commands
+    return result
+
+
+def invoice(row: Invoice) -> dict[str, Any]:
+    """Return an invoice with its lines."""
+    return {
+        "id": row.uid,
+        "number": row.number or None,
+        "month": f"{row.month:%Y-%m}",
+        "state": row.state,
+        "issued_at": instant(row.issued_at),
+        "due_on": row.due_on.isoformat() if row.due_on else None,
+        "subtotal": money(row.subtotal, row.currency),
+        "tax": money(row.tax, row.currency),
+        "total": money(row.total, row.currency),
+        "lines": [
+            {
+                "description": line.description,
+                "quantity": f"{line.quantity.normalize():f}",
+                "unit": line.unit,
+                "unit_price": money(line.unit_price, row.currency, exact=True),
+                "amount": money(line.amount, row.currency),
+                "tax_code": line.tax_code,
+                "tax_rate": f"{line.tax_rate.normalize():f}",
+                "tax_amount": money(line.tax_amount, row.currency),
+            }
+            for line in row.lines.all()
+        ],
+    }
+
+
+def usage(row: Charge) -> dict[str, Any]:
+    """Return one charge: what was delivered, when, and what it cost."""
+    return {
+        "id": row.uid,
+        "lease": row.lease.uid if row.lease else None,
+        "project": row.project.uid if row.project else None,
+        "kind": row.kind,
+        "description": row.description,
+        **bounds(row.period),
+        "seconds": seconds(row.period),
+        "quantity": f"{row.quantity.normalize():f}",
+        "unit": row.unit,
+        "unit_price": money(row.unit_price, row.currency, exact=True),
+        "amount": money(row.amount, row.currency, exact=True),
+        "invoiced": row.invoice_line_id is not None,
+    }
