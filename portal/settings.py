@@ -132,6 +132,7 @@ INSTALLED_APPS = [
     "django.contrib.staticfiles",
     "django.contrib.postgres",
     "django.contrib.humanize",
+    "django.forms",
     "allauth",
     "allauth.account",
     "allauth.mfa",
@@ -155,6 +156,7 @@ MIDDLEWARE = [
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "portal.dashboard.timezones.TimeZoneMiddleware",
     "django_structlog.middlewares.RequestMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
@@ -178,10 +180,15 @@ TEMPLATES = [
                 "django.contrib.messages.context_processors.messages",
                 "django.template.context_processors.i18n",
                 "django.template.context_processors.tz",
+                "portal.dashboard.theme.context",
             ],
+            "builtins": ["portal.dashboard.templatetags.sublet"],
         },
     }
 ]
+
+# Every form is drawn by templates/components/form.html and field.html.
+FORM_RENDERER = "portal.dashboard.forms.SubletFormRenderer"
 
 # --- data -----------------------------------------------------------------------------------------
 if env.str("SUBLET_DB_ROLE", default="app") == "owner":

@@ -1,0 +1,91 @@
+"""Axes: round numbers for values, round dates for time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta, tzinfo
+from decimal import Decimal
+from typing import TypeAlias
+
+from django.utils import formats
+from django.utils.translation import pgettext
+
+Number: TypeAlias = int | float | Decimal
+Format: TypeAlias = Callable[[Number], str]
+
+HOUR = timedelta(hours=1)
+# Steps of a time axis in hours; from a day on they are whole local days.
+STEPS = (1, 2, 3, 6, 12, 24, 48, 72, 96, 168, 336, 672, 1344, 2688, 8760)
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """A mark on an axis: its text, and its place in per cent from the start (top or left)."""
+
+    at: float
+    text: str
+
+
+def plain(value: Number) -> str:
+    """Write a number in the active locale, with up to two decimals."""
+    places = 0 if float(value) == round(float(value)) else (1 if abs(value) >= 10 else 2)
+    return formats.number_format(value, decimal_pos=places, use_l10n=True, force_grouping=True)
+
+
+def percent(value: float, low: float, high: float) -> float:
+    """Return where ``value`` lies between ``low`` and ``high``, in per cent, rounded for markup."""
+    return round((value - low) / (high - low) * 100, 3)
+
+
+def value_ticks(low: float, high: float, count: int = 5) -> list[float]:
+    """Return about ``count`` round numbers that enclose ``low`` and ``high``."""
+    if high <= low:
+        high = low + 1
+    raw = (high - low) / max(1, count - 1)
+    power = 10.0 ** math.floor(math.log10(raw))
+    step = next(m * power for m in (1, 2, 2.5, 5, 10) if m * power >= raw * (1 - 1e-9))
+    first = math.floor(low / step + 1e-9)
+    last = math.ceil(high / step - 1e-9)
+    return [round(i * step, 10) for i in range(first, last + 1)]
+
+
+def value_axis(ticks: Sequence[float], write: Format) -> list[Tick]:
+    """Return the ticks of a vertical axis, top first."""
+    low, high = ticks[0], ticks[-1]
+    return [Tick(round(100 - percent(t, low, high), 3), write(t)) for t in reversed(ticks)]
+
+
+def _local_steps(start: datetime, end: datetime, hours: int, zone: tzinfo) -> Iterator[datetime]:
+    day = start.astimezone(zone).replace(hour=0, minute=0, second=0, microsecond=0)
+    if hours >= 24:
+        # Wall-clock arithmetic: midnight stays midnight when the clocks change.
+        if hours % 168 == 0:
+            day -= timedelta(days=day.weekday())
+        while day <= end:
+            if day >= start:
+                yield day
+            day += timedelta(days=hours // 24)
+        return
+    moment = day.astimezone(UTC)
+    while moment <= end:
+        if moment >= start:
+            yield moment.astimezone(zone)
+        moment += hours * HOUR
+
+
+def time_axis(start: datetime, end: datetime, zone: tzinfo, count: int = 7) -> list[Tick]:
+    """Return at most about ``count`` ticks at round local times between two moments."""
+    span = (end - start) / HOUR
+    hours = next((step for step in STEPS if span / step <= count), STEPS[-1])
+    pattern = (
+        pgettext("short date format of django.utils.dateformat", "j M")
+        if hours >= 24
+        else pgettext("time format of django.utils.dateformat", "H:i")
+    )
+    low, high = start.timestamp(), end.timestamp()
+    return [
+        Tick(percent(moment.timestamp(), low, high), formats.date_format(moment, pattern))
+        for moment in _local_steps(start, end, hours, zone)
+    ]
