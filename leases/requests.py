@@ -129,7 +129,9 @@ def region_id(region: str) -> int:
 
 def _whole(value: object, *, field: str, most: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise InvalidInput(_("%(field)s must be a whole number of at least 1.") % {"field": field}, field=field)
+        raise InvalidInput(
+            _("%(field)s must be a whole number of at least 1.") % {"field": field}, field=field
+        )
     if value > most:
         raise InvalidInput(
             _("%(field)s may be at most %(most)s.") % {"field": field, "most": most}, field=field
