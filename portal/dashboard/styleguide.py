@@ -164,7 +164,7 @@ def _context(request: HttpRequest) -> dict[str, Any]:
             times=days,
             series=[
                 charts.Series(label="In use", values=[min(512, v) for v in _wave(56, 410, 70, 2)]),
-                charts.Series(label="Leased", values=[448 if i < 20 else 512 for i in range(56)]),
+                charts.Series(label="Leased", values=[448 if i < 20 else 512 for i in range(56)], step=True),
             ],
         ),
         "form": form,

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, tzinfo
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from django.utils import formats, timezone
 from django.utils.translation import pgettext
@@ -42,6 +42,7 @@ class Series:
 
     label: str
     values: Sequence[Number | None]
+    step: bool = False  # keeps each value until the next, as a capacity does
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -184,7 +185,6 @@ def time_chart(
     title: str,
     times: Sequence[datetime],
     series: Sequence[Series],
-    style: Literal["smooth", "step"] = "smooth",
     write: Format = plain,
     floor: float | None = 0,
     zone: tzinfo | None = None,
@@ -212,12 +212,11 @@ def time_chart(
     def y(value: Number | None) -> float | None:
         return None if value is None else round(100 - percent(float(value), ticks[0], ticks[-1]), 3)
 
-    draw = smooth_path if style == "smooth" else step_path
     lines = []
     for number, one in enumerate(series, start=1):
         places = [y(one.values[i]) for i in keep]
         runs = _runs([None if py is None else (px, py) for px, py in zip(xs, places, strict=True)])
-        paths = [draw(run) for run in runs]
+        paths = [step_path(run) if one.step else smooth_path(run) for run in runs]
         lines.append(
             Line(
                 label=one.label,

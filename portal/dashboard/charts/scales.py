@@ -26,11 +26,13 @@ class Tick:
 
     at: float
     text: str
+    zero: bool = False  # the zero line of an axis that also goes below it
 
 
 def plain(value: Number) -> str:
     """Write a number in the active locale, with up to two decimals."""
-    places = 0 if float(value) == round(float(value)) else (1 if abs(value) >= 10 else 2)
+    size = abs(float(value))
+    places = 0 if size == round(size) else (1 if size >= 10 else 2)
     return formats.number_format(value, decimal_pos=places, use_l10n=True, force_grouping=True)
 
 
@@ -54,7 +56,10 @@ def value_ticks(low: float, high: float, count: int = 5) -> list[float]:
 def value_axis(ticks: Sequence[float], write: Format) -> list[Tick]:
     """Return the ticks of a vertical axis, top first."""
     low, high = ticks[0], ticks[-1]
-    return [Tick(round(100 - percent(t, low, high), 3), write(t)) for t in reversed(ticks)]
+    return [
+        Tick(round(100 - percent(t, low, high), 3), write(t), zero=t == 0 and low < 0)
+        for t in reversed(ticks)
+    ]
 
 
 def _local_steps(start: datetime, end: datetime, hours: int, zone: tzinfo) -> Iterator[datetime]:
@@ -75,7 +80,7 @@ def _local_steps(start: datetime, end: datetime, hours: int, zone: tzinfo) -> It
         moment += hours * HOUR
 
 
-def time_axis(start: datetime, end: datetime, zone: tzinfo, count: int = 7) -> list[Tick]:
+def time_axis(start: datetime, end: datetime, zone: tzinfo, count: int = 8) -> list[Tick]:
     """Return at most about ``count`` ticks at round local times between two moments."""
     span = (end - start) / HOUR
     hours = next((step for step in STEPS if span / step <= count), STEPS[-1])
