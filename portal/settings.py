@@ -99,6 +99,12 @@ SUBLET_HOLD_MINUTES = whole_number("SUBLET_HOLD_MINUTES", 15, at_least=1)
 SUBLET_PAYMENT_DEADLINE_HOURS = whole_number("SUBLET_PAYMENT_DEADLINE_HOURS", 24, at_least=1)
 SUBLET_TURNAROUND_MINUTES = whole_number("SUBLET_TURNAROUND_MINUTES", 30)
 SUBLET_ORPHAN_GRACE_MINUTES = whole_number("SUBLET_ORPHAN_GRACE_MINUTES", 30)
+# From when a lease that has begun and has no machine yet is late, and its customer told.
+SUBLET_LATE_GRACE_MINUTES = whole_number("SUBLET_LATE_GRACE_MINUTES", 10)
+# This installation's name in the tags of what it makes upstream (sublet:site): machines of another one
+# on a shared cloud account are never touched. Empty: a name made once and kept in the database. A copy
+# of the database needs a name of its own before its workers start.
+SUBLET_SITE_ID = env.str("SUBLET_SITE_ID", default="")
 # Whether a new organization may book at once, or waits until staff have approved it.
 SUBLET_AUTO_APPROVE = env.bool("SUBLET_AUTO_APPROVE", default=SUBLET_LOCAL)
 SUBLET_CURRENCY = env.str("SUBLET_CURRENCY", default="USD")

@@ -2,7 +2,15 @@
 
 from leases.models.allocations import Allocation, Shortfall
 from leases.models.leases import EndNotice, Lease, Term
-from leases.models.machines import Access, Instance, LaunchIntent, LeaseNetwork, Orphan, Turnover
+from leases.models.machines import (
+    Access,
+    Instance,
+    LaunchIntent,
+    LeaseNetwork,
+    Orphan,
+    SiteIdentity,
+    Turnover,
+)
 
 __all__ = [
     "Access",
@@ -14,6 +22,7 @@ __all__ = [
     "LeaseNetwork",
     "Orphan",
     "Shortfall",
+    "SiteIdentity",
     "Term",
     "Turnover",
 ]

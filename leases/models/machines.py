@@ -1,4 +1,8 @@
-"""The launch journal, machines, access, turnover and orphans (P1-P3, C7)."""
+"""The launch journal, machines, access, turnover and orphans (P1-P3, C7).
+
+Every row that leads to a call upstream carries a claim: who calls now, and until when
+nobody else may. The row is the queue; ``leases.provisioning`` works it off.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +29,26 @@ class Claim(models.Model):
         abstract = True
 
 
-class LeaseNetwork(models.Model):
+class SiteIdentity(models.Model):
+    """The name of this installation in the tags of everything it makes upstream.
+
+    One row, made once, where ``SUBLET_SITE_ID`` does not name the site.
+    """
+
+    only = models.BooleanField(default=True, unique=True, editable=False)
+    key = models.CharField(_("site id"), max_length=64, default=partial(public_id, "site"), editable=False)
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    class Meta:
+        verbose_name = _("site identity")
+        verbose_name_plural = _("site identity")
+        constraints = [models.CheckConstraint(condition=Q(only=True), name="one_site_identity")]
+
+    def __str__(self) -> str:
+        return self.key
+
+
+class LeaseNetwork(Claim):
     """A lease's own firewall and key at one account and region, made before any launch."""
 
     lease = models.ForeignKey(Lease, on_delete=models.PROTECT, related_name="networks")
@@ -34,7 +57,11 @@ class LeaseNetwork(models.Model):
     firewall_id = models.CharField(_("firewall"), max_length=120, blank=True)
     key_name = models.CharField(_("key"), max_length=120, blank=True)
     created_at = models.DateTimeField(default=timezone.now)
+    prepared_at = models.DateTimeField(_("prepared"), null=True, blank=True)
     removed_at = models.DateTimeField(_("removed"), null=True, blank=True)
+    attempts = models.PositiveIntegerField(_("attempts"), default=0)
+    next_try_at = models.DateTimeField(_("next try"), default=timezone.now)
+    last_error = models.TextField(_("last error"), blank=True)
 
     class Meta:
         verbose_name = _("lease network")
@@ -64,6 +91,7 @@ class LaunchIntent(Claim):
     account = models.ForeignKey(ProviderAccount, on_delete=models.PROTECT, related_name="+")
     state = models.CharField(_("state"), max_length=16, choices=State, default=State.PENDING)
     attempts = models.PositiveIntegerField(_("attempts"), default=0)
+    called_at = models.DateTimeField(_("last call"), null=True, blank=True)
     next_try_at = models.DateTimeField(_("next try"), default=timezone.now)
     last_error = models.TextField(_("last error"), blank=True)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
@@ -79,12 +107,19 @@ class LaunchIntent(Claim):
                 name="one_live_intent_per_allocation",
             )
         ]
+        indexes = [
+            models.Index(
+                fields=["next_try_at"],
+                condition=Q(state__in=["pending", "calling"]),
+                name="launch_intent_due",
+            )
+        ]
 
     def __str__(self) -> str:
         return self.token
 
 
-class Instance(models.Model):
+class Instance(Claim):
     """The upstream machine that runs for an allocation: the one recorded (P2)."""
 
     class State(models.TextChoices):
@@ -106,6 +141,8 @@ class Instance(models.Model):
     ready_at = models.DateTimeField(_("probe passed"), null=True, blank=True)
     ended_at = models.DateTimeField(_("ended"), null=True, blank=True)
     last_seen_at = models.DateTimeField(_("last seen"), null=True, blank=True)
+    next_probe_at = models.DateTimeField(_("next probe"), default=timezone.now)
+    end_reason = models.CharField(_("why it ended"), max_length=300, blank=True)  # the provider's words
 
     class Meta:
         verbose_name = _("instance")
@@ -118,6 +155,13 @@ class Instance(models.Model):
                 condition=Q(state__in=["pending", "running", "stopping"]),
                 name="one_live_instance_per_allocation",
             ),
+        ]
+        indexes = [
+            models.Index(
+                fields=["next_probe_at"],
+                condition=Q(state__in=["pending", "running", "stopping"]),
+                name="instance_probe_due",
+            )
         ]
 
     def __str__(self) -> str:
@@ -164,12 +208,13 @@ class Turnover(Claim):
         verbose_name = _("turnover")
         verbose_name_plural = _("turnovers")
         ordering = ["-pk"]
+        indexes = [models.Index(fields=["next_try_at"], condition=Q(completed_at=None), name="turnover_due")]
 
     def __str__(self) -> str:
         return f"turnover of allocation {self.allocation_id}"
 
 
-class Orphan(models.Model):
+class Orphan(Claim):
     """A resource upstream with our tag that no live allocation owns: costs money, serves nobody."""
 
     class State(models.TextChoices):
@@ -189,13 +234,19 @@ class Orphan(models.Model):
     last_seen_at = models.DateTimeField(_("last seen"))
     removed_at = models.DateTimeField(_("removed"), null=True, blank=True)
     note = models.CharField(_("note"), max_length=200, blank=True)
+    attempts = models.PositiveIntegerField(_("attempts"), default=0)
+    next_try_at = models.DateTimeField(_("next try"), default=timezone.now)
+    last_error = models.TextField(_("last error"), blank=True)
 
     class Meta:
         verbose_name = _("orphan")
         verbose_name_plural = _("orphans")
         ordering = ["-last_seen_at"]
         constraints = [
-            models.UniqueConstraint(fields=["account", "resource_id"], name="orphan_resource_once")
+            # A key's id is its name, which may repeat in another region.
+            models.UniqueConstraint(
+                fields=["account", "region_code", "kind", "resource_id"], name="orphan_resource_once"
+            )
         ]
 
     def __str__(self) -> str:
