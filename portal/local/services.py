@@ -126,9 +126,22 @@ class Services:
         self._keep(
             Child(
                 "cloud",
-                [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
+                [
+                    sys.executable,
+                    "-m",
+                    "portal.local.cloud",
+                    "--port",
+                    str(port),
+                    "--journal",
+                    str(self.home / "cloud.jsonl"),
+                ],
                 log=logs / "cloud.log",
-                env={**os.environ, "PYTHONUNBUFFERED": "1", "MOTO_EC2_LOAD_DEFAULT_AMIS": "true"},
+                env={
+                    **os.environ,
+                    "PYTHONPATH": str(Path(__file__).resolve().parents[2]),
+                    "PYTHONUNBUFFERED": "1",
+                    "MOTO_EC2_LOAD_DEFAULT_AMIS": "true",
+                },
             )
         )
         return f"http://127.0.0.1:{port}"

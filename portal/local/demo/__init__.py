@@ -1,0 +1,1 @@
+"""The demo: the product's main job, played through its own functions."""
