@@ -134,6 +134,7 @@ class Payment(models.Model):
     """Money received, or drawn from the wallet, for invoices."""
 
     class Method(models.TextChoices):
+        TOP_UP = "top_up", _("Wallet top-up")  # money received into the wallet, for no invoice yet
         WALLET = "wallet", _("Wallet")
         BANK = "bank", _("Bank transfer")
 

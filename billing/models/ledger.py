@@ -83,6 +83,8 @@ class Entry(models.Model):
     effective_at = models.DateTimeField(_("effective"))  # when it happened; late facts keep it
     posted_at = models.DateTimeField(_("posted"), default=timezone.now)
     description = models.CharField(_("description"), max_length=200)
+    # How many postings it was made with: a later one, even a balanced pair, is refused (M1, M2).
+    lines = models.PositiveSmallIntegerField(_("lines"))
     reverses = models.OneToOneField(
         "self", on_delete=models.PROTECT, null=True, blank=True, related_name="reversed_by"
     )
@@ -91,6 +93,7 @@ class Entry(models.Model):
         verbose_name = _("ledger entry")
         verbose_name_plural = _("ledger entries")
         ordering = ["-pk"]
+        constraints = [models.CheckConstraint(condition=Q(lines__gte=2), name="entry_has_two_lines")]
 
     def __str__(self) -> str:
         return self.key
