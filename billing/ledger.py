@@ -78,9 +78,7 @@ def parse_month(text: str) -> date:
     try:
         return datetime.strptime(text, "%Y-%m").replace(tzinfo=UTC).date()
     except ValueError:
-        raise InvalidInput(
-            _("Write the month as YYYY-MM, for example 2026-11."), field="month"
-        ) from None
+        raise InvalidInput(_("Write the month as YYYY-MM, for example 2026-11."), field="month") from None
 
 
 def post(
@@ -259,9 +257,7 @@ def _insert_entry(
     )
 
 
-def reverse(
-    entry: Entry, *, description: str, effective_at: datetime, now: datetime, key: str = ""
-) -> Entry:
+def reverse(entry: Entry, *, description: str, effective_at: datetime, now: datetime, key: str = "") -> Entry:
     """Part: post the exact opposite of ``entry``; an entry is reversed at most once (M2).
 
     Called again with the same content, it returns the reversal of the first time.

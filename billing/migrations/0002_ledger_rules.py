@@ -174,7 +174,9 @@ class Migration(migrations.Migration):
         ),
         migrations.AddConstraint(
             model_name="entry",
-            constraint=models.CheckConstraint(condition=models.Q(("lines__gte", 2)), name="entry_has_two_lines"),
+            constraint=models.CheckConstraint(
+                condition=models.Q(("lines__gte", 2)), name="entry_has_two_lines"
+            ),
         ),
         migrations.RunSQL(M1, M1_BACK),
         migrations.RunSQL(M2, M2_BACK),
