@@ -18,7 +18,8 @@ class Delivery(models.Model):
     class State(models.TextChoices):
         PENDING = "pending", _("Pending")
         SENT = "sent", _("Sent")
-        FAILED = "failed", _("Failed")
+        FAILED = "failed", _("Failed")  # given up; staff may send it again
+        DROPPED = "dropped", _("No longer needed")  # the fact it tells of is over
 
     event = models.ForeignKey(Event, on_delete=models.CASCADE, related_name="deliveries")
     channel = models.CharField(_("channel"), max_length=16, choices=Channel)

@@ -50,6 +50,9 @@ class Outbox(models.Model):
         verbose_name = _("outbox row")
         verbose_name_plural = _("outbox")
 
+    def __str__(self) -> str:
+        return str(self.event_id)
+
 
 class RequestKey(models.Model):
     """A request that was done, so that doing it again answers the same."""
@@ -65,3 +68,6 @@ class RequestKey(models.Model):
         constraints = [
             models.UniqueConstraint(fields=["organization", "action", "key"], name="request_key_once")
         ]
+
+    def __str__(self) -> str:
+        return f"{self.action} {self.key}"

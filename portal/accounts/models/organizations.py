@@ -83,6 +83,7 @@ class Membership(models.Model):
         BILLING = "billing", _("Billing")  # money only
         VIEWER = "viewer", _("Viewer")
 
+    uid = models.CharField(max_length=32, unique=True, default=partial(public_id, "mem"), editable=False)
     organization = models.ForeignKey(Organization, on_delete=models.CASCADE, related_name="memberships")
     user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="memberships")
     role = models.CharField(_("role"), max_length=16, choices=Role, default=Role.MEMBER)
@@ -99,13 +100,19 @@ class Membership(models.Model):
 
 
 class Invitation(models.Model):
-    """An offer, by e-mail, to join an organization. Only the link's hash is kept."""
+    """An offer, by e-mail, to join an organization.
+
+    The link is looked up by its hash. ``sealed_token`` keeps it encrypted while the
+    offer is open, so that the mail goes out (and again) through the outbox with no
+    secret in any event; it is emptied when the offer is accepted or revoked.
+    """
 
     uid = models.CharField(max_length=32, unique=True, default=partial(public_id, "inv"), editable=False)
     organization = models.ForeignKey(Organization, on_delete=models.CASCADE, related_name="invitations")
     email = models.EmailField(_("e-mail address"))
     role = models.CharField(_("role"), max_length=16, choices=Membership.Role, default=Membership.Role.MEMBER)
     token_hash = models.BinaryField(unique=True, editable=False)
+    sealed_token = models.BinaryField(null=True, blank=True, editable=False)
     invited_by = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="+")
     created_at = models.DateTimeField(default=timezone.now, editable=False)
     expires_at = models.DateTimeField(_("expires"))
