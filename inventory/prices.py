@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from decimal import Decimal
+from typing import Any
 
 from django.db import connection
 
@@ -78,7 +79,7 @@ def write_offers(*, rows: Sequence[OfferRow], signals: bool, now: datetime) -> i
             """,  # noqa: S608 - one of two texts above
             {"rows": json.dumps([asdict(row) for row in rows]), "now": now},
         )
-        return cursor.rowcount
+        return int(cursor.rowcount)
 
 
 def withdraw_others(*, region_id: int, seen: Collection[int], now: datetime) -> int:
@@ -115,7 +116,7 @@ def set_prices(*, prices: Sequence[NewPrice], source: str, now: datetime) -> int
     changed = _changed(prices)
     if not changed:
         return 0
-    values = {
+    values: dict[str, Any] = {
         "ids": [price.offer_id for price in changed],
         "prices": [price.price for price in changed],
         "currencies": [price.currency for price in changed],

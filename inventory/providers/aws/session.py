@@ -42,7 +42,8 @@ class AwsSession:
         if not key or not secret:
             raise AuthFailed(_("Enter access_key_id and secret_access_key for this account."))
         self.settings = settings
-        self._session = boto3.session.Session(
+        # Untyped on purpose: one of boto3's 400 overloads cannot be picked by a variable.
+        self._session: Any = boto3.session.Session(
             aws_access_key_id=str(key),
             aws_secret_access_key=str(secret),
             aws_session_token=credentials.get("session_token") or None,
