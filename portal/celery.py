@@ -13,7 +13,7 @@ from typing import Any
 from celery import Celery
 from celery.schedules import crontab
 from celery.signals import setup_logging
-from kombu import Queue
+from kombu import Exchange, Queue
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "portal.settings")
 
@@ -42,7 +42,8 @@ BEAT_SCHEDULE: dict[str, dict[str, Any]] = {
 
 # Only update(): it stays lazy, while reading app.conf here would load the settings too early.
 app.conf.update(
-    task_queues=[Queue(name) for name in QUEUES],
+    # Each with its own routing key: left out, it would be the default queue's for all of them.
+    task_queues=[Queue(name, Exchange(name), routing_key=name) for name in QUEUES],
     task_default_queue="provisioning",
     task_routes={
         "inventory.tasks.*": {"queue": "polling"},

@@ -55,7 +55,7 @@ def stamp_when_beat_sends(**kwargs: Any) -> None:
         heartbeat.apply_async(args=(queue,), queue=queue, expires=HEARTBEAT_SECONDS)
 
 
-def _age(stamp: bytes | None) -> float | None:
+def _age(stamp: bytes | str | None) -> float | None:
     return None if stamp is None else round(max(0.0, time.time() - float(stamp)), 1)
 
 

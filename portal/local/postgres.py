@@ -134,11 +134,9 @@ class Postgres:
                 cwd=self.data.parent,
                 env={"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", "TZ": "UTC"},
                 check=False,
-                **(
-                    {}
-                    if self.storage.uid is None
-                    else {"user": self.storage.uid, "group": self.storage.gid, "extra_groups": []}
-                ),  # type: ignore[call-overload]
+                user=self.storage.uid,
+                group=self.storage.gid,
+                extra_groups=None if self.storage.uid is None else [],
             )
         finally:
             password_file.unlink()

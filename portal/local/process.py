@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import IO
 
 import psutil
 
@@ -80,21 +81,24 @@ class Child:
             cwd=cwd,
             start_new_session=True,
             preexec_fn=_die_with_parent(stop_signal),
-            **({} if uid is None else {"user": uid, "group": gid, "extra_groups": []}),  # type: ignore[call-overload]
+            user=uid,
+            group=gid,
+            extra_groups=None if uid is None else [],
         )
-        if stdin is not None:
-            self.process.stdin.write(stdin.encode())
+        if self.process.stdin is not None:
+            self.process.stdin.write((stdin or "").encode())
             self.process.stdin.close()
         if echo:
             threading.Thread(target=self._copy, args=(output, echo), daemon=True).start()
         else:
             output.close()
 
-    def _copy(self, output: object, echo: Callable[[str, str], None]) -> None:
-        with output as file:  # type: ignore[attr-defined]
-            for line in self.process.stdout:  # type: ignore[union-attr]
-                file.write(line)
-                file.flush()
+    def _copy(self, output: IO[bytes], echo: Callable[[str, str], None]) -> None:
+        assert self.process.stdout is not None
+        with output:
+            for line in self.process.stdout:
+                output.write(line)
+                output.flush()
                 echo(self.name, line.decode(errors="replace").rstrip("\n"))
 
     @property

@@ -23,6 +23,8 @@ from portal.local.addresses import Addresses, addresses_file, local_secrets, wri
 from portal.local.process import Child, stop_all
 from portal.local.storage import LocalError, find_storage
 
+BASE_DIR = Path(__file__).resolve().parent.parent.parent
+
 
 class AlreadyRunning(LocalError):
     """Another process runs the services of the same home folder."""
@@ -123,25 +125,16 @@ class Services:
 
     def _start_cloud(self, logs: Path) -> str:
         port = self._cloud_port()
+        journal = self.home / "cloud.jsonl"
+        if self.throwaway:
+            journal.unlink(missing_ok=True)
         self._keep(
             Child(
                 "cloud",
-                [
-                    sys.executable,
-                    "-m",
-                    "portal.local.cloud",
-                    "--port",
-                    str(port),
-                    "--journal",
-                    str(self.home / "cloud.jsonl"),
-                ],
+                [sys.executable, "-m", "portal.local.cloud", "--port", str(port), "--journal", journal],
                 log=logs / "cloud.log",
-                env={
-                    **os.environ,
-                    "PYTHONPATH": str(Path(__file__).resolve().parents[2]),
-                    "PYTHONUNBUFFERED": "1",
-                    "MOTO_EC2_LOAD_DEFAULT_AMIS": "true",
-                },
+                env={**os.environ, "PYTHONUNBUFFERED": "1"},
+                cwd=BASE_DIR,
             )
         )
         return f"http://127.0.0.1:{port}"

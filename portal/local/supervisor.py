@@ -17,10 +17,9 @@ import psutil
 
 from portal.local.addresses import Addresses, write_private
 from portal.local.process import Child, adopt_orphans, end_descendants, stop_all
-from portal.local.services import Services, Stopped, stopping_on_signals
+from portal.local.services import BASE_DIR, Services, Stopped, stopping_on_signals
 from portal.local.storage import LocalError
 
-BASE_DIR = Path(__file__).resolve().parent.parent.parent
 QUEUES = "polling,provisioning,billing,notifications"
 ROUTINE = ("[info ", "[debug ")  # goes to the log files only; the terminal shows the rest
 
@@ -106,7 +105,9 @@ class Supervisor:
             ],
             environment,
         )  # fmt: skip
-        celery = [python, "-m", "celery", "-A", "portal"]
+        # One machine's worker may run as root: it runs only our own code.
+        quiet = ["-W", "ignore:You're running the worker with superuser privileges"]
+        celery: list[str | Path] = [python, *quiet, "-m", "celery", "--quiet", "-A", "portal"]
         self._child(
             "worker",
             [*celery, "worker", "--queues", QUEUES, "--concurrency", "2", "--without-gossip", "--without-mingle",
@@ -144,7 +145,7 @@ class Supervisor:
     def _prepare(self, addresses: Addresses) -> None:
         """Migrate and collect static files, at the same time."""
         say("Migrating the database and collecting static files")
-        manage = [sys.executable, BASE_DIR / "manage.py"]
+        manage: list[str | Path] = [sys.executable, BASE_DIR / "manage.py"]
         jobs = [
             Child(
                 "migrate",
