@@ -119,6 +119,12 @@ def initials(name: str) -> str:
     return "".join(word[0] for word in words[:2]).upper() or "?"
 
 
+@register.filter
+def inline_svg(svg: str) -> SafeString:
+    """Put an SVG document that we made ourselves (a QR code) into the page, without its XML prolog."""
+    return mark_safe(svg[max(0, svg.find("<svg")) :])  # noqa: S308 - never from outside
+
+
 @register.inclusion_tag("components/kpi.html")
 def kpi(
     *,
