@@ -12,6 +12,7 @@ import secrets
 from datetime import datetime, timedelta
 from typing import Any
 
+from allauth.account.models import EmailAddress
 from django.db import IntegrityError
 from django.utils.translation import gettext as _
 
@@ -119,8 +120,8 @@ def accept_invitation(
 ) -> Membership:
     """Join the organization. Give the link's token, or the invitation found by it before.
 
-    The invitation works once, for the address it was sent to: ``user`` must have
-    it. Accepting again as the same person answers the same membership. Raises
+    The invitation works once, for the address it was sent to: it must be the one
+    ``user`` signs in with, or another of theirs that is verified. Accepting again as the same person answers the same membership. Raises
     :class:`NotFound`, :class:`InvitationOver`, :class:`OtherAddress` and
     :class:`AlreadyMember`.
     """
@@ -151,7 +152,7 @@ def take_up(locked: Invitation, *, user: User, now: datetime) -> Membership:
         if again is not None:
             return again
     check_open(locked, now=now)
-    if user.email.lower() != locked.email.lower():
+    if not _has_address(user, locked.email):
         raise OtherAddress(
             _(
                 "This invitation was sent to %(invited)s, and you are signed in as %(email)s. Sign in with that "
@@ -221,6 +222,12 @@ def _check_unused(invitation: Invitation) -> None:
         raise InvitationOver(
             _("This invitation was taken back. Ask %(who)s for a new one.") % _who(invitation)
         )
+
+
+def _has_address(user: User, email: str) -> bool:
+    if user.email.lower() == email.lower():
+        return True
+    return bool(EmailAddress.objects.filter(user=user, email=email.lower(), verified=True).exists())
 
 
 def _who(invitation: Invitation) -> dict[str, str]:
