@@ -1,0 +1,228 @@
+"""The SQL that finds free nodes: shared by search, which looks, and booking, which locks.
+
+Time is ``timestamptz``; every fragment takes named parameters. A node is *wanted* when
+its type and region fit and it may be promised (C6): healthy, and held under a
+commitment. It is *free* for a window when the first allocation that ends after the
+window's start begins after the window and the node's own turnaround. Allocations of a
+node never overlap (C1), so one probe of ``allocation_neighbours`` answers that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.db import connection
+
+from leases.requests import CapacityRequest
+
+# Leases that wait beyond their deadline: a handful, found by a partial index.
+LAPSED = """
+    lapsed AS MATERIALIZED (
+        SELECT id FROM leases_lease WHERE state IN ('held', 'awaiting') AND deadline <= %(now)s
+    )
+"""
+# A maintenance allocation has no lease; NOT IN would turn its NULL into "unknown".
+NOT_LAPSED = "(a.lease_id IN (SELECT id FROM lapsed)) IS NOT TRUE"
+
+
+def wanted(*, gpu_model: bool = True, region: str | None, confidential: bool = True) -> str:
+    """Return the conditions on node ``n`` that make it one of those asked for."""
+    conditions = ["n.health = 'healthy'", "n.commitment_id IS NOT NULL"]
+    if gpu_model:
+        conditions.append(
+            "n.instance_type_id = ANY(ARRAY("
+            "SELECT t.id FROM inventory_instancetype t JOIN inventory_gpumodel g ON g.id = t.gpu_model_id"
+            " WHERE g.slug = %(gpu_model)s AND t.gpus_per_node = %(gpus_per_node)s))"
+        )
+    if region:
+        conditions.append(
+            "n.region_id = ANY(ARRAY("
+            "SELECT r.id FROM inventory_region r JOIN inventory_provider p ON p.id = r.provider_id"
+            " WHERE r.code = %(region_code)s AND %(region_provider)s IN ('', p.slug)))"
+        )
+    if not confidential:
+        conditions.append(
+            "NOT EXISTS (SELECT FROM inventory_provideraccount c"
+            " WHERE c.id = n.account_id AND c.stock_confidential)"
+        )
+    return "\n          AND ".join(conditions)
+
+
+def parameters(
+    *,
+    gpu_model: str = "",
+    gpus_per_node: int = 0,
+    region: str | None = None,
+    **more: Any,
+) -> dict[str, Any]:
+    """Return the parameters of :func:`wanted`, and ``more``."""
+    provider, _slash, code = (region or "").rpartition("/")
+    return {
+        "gpu_model": gpu_model,
+        "gpus_per_node": gpus_per_node,
+        "region_code": code,
+        "region_provider": provider,
+        **more,
+    }
+
+
+def following(*, but_lapsed: bool) -> str:
+    """Return the lateral join that finds the first allocation that ends after ``%(start)s``."""
+    return f"""
+        LEFT JOIN LATERAL (
+            SELECT a.occupied_from FROM leases_allocation a
+            WHERE a.node_id = n.id AND a.occupied_until > %(start)s
+              {"AND " + NOT_LAPSED if but_lapsed else ""}
+            ORDER BY a.occupied_until LIMIT 1
+        ) following ON true"""  # noqa: S608 - fragments of this module, values as parameters
+
+
+PRECEDING = """
+        LEFT JOIN LATERAL (
+            SELECT a.occupied_until FROM leases_allocation a
+            WHERE a.node_id = n.id AND a.occupied_until <= %(start)s
+            ORDER BY a.occupied_until DESC LIMIT 1
+        ) preceding ON true"""
+FREE = """
+          n.available @> tstzrange(%(start)s, %(end)s + n.turnaround)
+          AND (following.occupied_from IS NULL OR following.occupied_from >= %(end)s + n.turnaround)"""
+
+
+# Open turnovers: the machine of the last tenant may still be there (C7).
+LATE = """late AS MATERIALIZED (
+            SELECT a.node_id FROM leases_turnover t JOIN leases_allocation a ON a.id = t.allocation_id
+            WHERE t.completed_at IS NULL
+        ), """
+SOON = timedelta(hours=2)
+# Picked beyond the quantity, because others may have locked the best: more than clients at once.
+SPARE = 64
+
+
+def rows(statement: str, values: dict[str, Any]) -> list[tuple[Any, ...]]:
+    """Run one statement and return its rows."""
+    with connection.cursor() as cursor:
+        cursor.execute(statement, values)
+        found: list[tuple[Any, ...]] = cursor.fetchall()
+        return found
+
+
+def lapsed_in_the_way(request: CapacityRequest, *, now: datetime) -> list[int]:
+    """Return the lapsed leases whose allocations lie where the request could be served (C5)."""
+    statement = f"""
+        SELECT DISTINCT l.id
+        FROM leases_lease l
+        JOIN leases_allocation a ON a.lease_id = l.id
+        JOIN inventory_node n ON n.id = a.node_id
+        WHERE l.state IN ('held', 'awaiting') AND l.deadline <= %(now)s
+          AND a.occupied && tstzrange(%(start)s, %(end)s + n.turnaround)
+          AND {wanted(region=request.region)}
+        ORDER BY l.id"""  # noqa: S608 - fragments of this module, values as parameters
+    return [pk for (pk,) in rows(statement, _of(request, now=now))]
+
+
+def pick(request: CapacityRequest, *, now: datetime, among: Sequence[int] | None = None) -> list[int]:
+    """Part: lock and return the best nodes that are free and that nobody else has locked.
+
+    At most ``request.nodes``, of one region, of one fabric where one suffices (always,
+    where the request demands it). First those whose last machine is known to be gone
+    (C7), then those in whose gap the period leaves the least (longest gaps stay whole),
+    then those whose fabric has the fewest others free. ``among`` narrows to nodes that
+    the caller has locked.
+    """
+    values = _of(request, now=now, among=list(among or ()), quantity=request.nodes, spare=SPARE)
+    return [pk for (pk,) in rows(_pick_statement(request, now=now, narrowed=among is not None), values)]
+
+
+def _pick_statement(request: CapacityRequest, *, now: datetime, narrowed: bool) -> str:
+    # A start further ahead than any turnaround gives the machine before it time to end.
+    soon = request.start < now + SOON
+    late = LATE if soon else ""
+    group = (
+        "TRUE"
+        if request.nodes == 1
+        else "f.region_id = g.region_id AND (g.fabric_id IS NULL OR g.fabric_id = f.fabric_id)"
+    )
+    return f"""
+        WITH {late}free AS MATERIALIZED (
+            SELECT n.id, n.region_id, n.fabric_id,
+                   {"n.id IN (SELECT node_id FROM late)" if soon else "FALSE"} AS late,
+                   LEAST(upper(n.available), following.occupied_from)
+                   - GREATEST(lower(n.available), preceding.occupied_until, %(now)s) AS gap,
+                   count(*) OVER (PARTITION BY n.fabric_id) AS together
+            FROM inventory_node n {following(but_lapsed=False)} {PRECEDING}
+            WHERE {wanted(region=request.region)}
+              {"AND n.id = ANY(%(among)s)" if narrowed else ""}
+              AND {FREE}
+        ), {"" if request.nodes == 1 else _group(request)}
+        best AS MATERIALIZED (
+            SELECT f.id, row_number() OVER (ORDER BY f.late, {"" if request.nodes == 1 else "f.together DESC, "}f.gap, f.together, f.id) AS place
+            FROM free f {"" if request.nodes == 1 else ", chosen g"}
+            WHERE {group}
+            ORDER BY place LIMIT %(quantity)s + %(spare)s
+        )
+        SELECT n.id
+        FROM best JOIN inventory_node n ON n.id = best.id
+        ORDER BY best.place LIMIT %(quantity)s
+        FOR NO KEY UPDATE OF n SKIP LOCKED"""  # noqa: S608 - fragments of this module, values as parameters
+
+
+def _group(request: CapacityRequest) -> str:
+    """Return the CTE ``chosen``: the tightest fabric that suffices, else the tightest region."""
+    anywhere = """
+                UNION ALL
+                SELECT region_id, NULL, count(*), 2 FROM free GROUP BY region_id HAVING count(*) >= %(quantity)s"""
+    return f"""chosen AS MATERIALIZED (
+            SELECT region_id, fabric_id FROM (
+                SELECT region_id, fabric_id, count(*) AS size, 1 AS rank
+                FROM free WHERE fabric_id IS NOT NULL
+                GROUP BY region_id, fabric_id HAVING count(*) >= %(quantity)s
+                {"" if request.one_fabric else anywhere}
+            ) groups
+            ORDER BY rank, size, region_id, fabric_id LIMIT 1
+        ),"""  # noqa: S608 - fragments of this module, values as parameters
+
+
+def lock_free(request: CapacityRequest, *, now: datetime) -> list[int]:
+    """Part: lock every node that looks free, *waiting*, in pk order; return them."""
+    statement = f"""
+        SELECT n.id
+        FROM inventory_node n {following(but_lapsed=False)}
+        WHERE {wanted(region=request.region)}
+          AND {FREE}
+        ORDER BY n.id
+        FOR NO KEY UPDATE OF n"""  # noqa: S608 - fragments of this module, values as parameters
+    return [pk for (pk,) in rows(statement, _of(request, now=now))]
+
+
+def insert_allocations(
+    request: CapacityRequest, *, lease_pk: int, node_pks: Sequence[int], now: datetime
+) -> int:
+    """Part: give the locked nodes to the lease; return how many were still free.
+
+    Its snapshot is newer than the locks, so it sees what was booked between the pick's
+    snapshot and its locks, and reads ``available`` and the turnaround as they are now.
+    """
+    statement = f"""
+        INSERT INTO leases_allocation
+            (node_id, node_available, period, occupied, purpose, lease_id, note, created_at)
+        SELECT n.id, n.available, tstzrange(%(start)s, %(end)s),
+               tstzrange(%(start)s, %(end)s + n.turnaround), 'lease', %(lease)s, '', %(now)s
+        FROM inventory_node n {following(but_lapsed=False)}
+        WHERE n.id = ANY(%(nodes)s) AND n.health = 'healthy'
+          AND {FREE}"""  # noqa: S608 - fragments of this module, values as parameters
+    with connection.cursor() as cursor:
+        cursor.execute(statement, _of(request, now=now, lease=lease_pk, nodes=list(node_pks)))
+        return int(cursor.rowcount)
+
+
+def _of(request: CapacityRequest, **more: Any) -> dict[str, Any]:
+    return parameters(
+        gpu_model=request.gpu_model,
+        gpus_per_node=request.gpus_per_node,
+        region=request.region,
+        start=request.start,
+        end=request.end,
+        **more,
+    )
