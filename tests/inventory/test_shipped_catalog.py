@@ -34,7 +34,7 @@ def test_files_agree_with_each_other():
             )
 
 
-@pytest.mark.django_db(transaction=True)
+@pytest.mark.django_db
 def test_loading_twice_adds_nothing(now):
     first = load_shipped(now=now)
     counts = [model.objects.count() for model in (Provider, GpuModel, InstanceType, Offer, PricePoint)]
@@ -52,7 +52,7 @@ def test_loading_twice_adds_nothing(now):
     assert set(priced.values_list("region__provider__slug", flat=True)) == {slug for slug, _, _ in PROVIDERS}
 
 
-@pytest.mark.django_db(transaction=True)
+@pytest.mark.django_db
 def test_staff_entries_are_kept(now):
     load_shipped(now=now)
     Offer.objects.filter(price__isnull=False).update(price=Decimal(7))
@@ -64,7 +64,7 @@ def test_staff_entries_are_kept(now):
     assert InstanceType.objects.get(name="p5.48xlarge").interconnect == "ours"
 
 
-@pytest.mark.django_db(transaction=True)
+@pytest.mark.django_db
 def test_the_command_adds_everything(capsys):
     call_command("import_prices", "--shipped")
     said = capsys.readouterr().out
