@@ -18,8 +18,8 @@ from django.shortcuts import render
 from django.utils.translation import gettext as _
 
 from portal.common.money import format_money
+from portal.common.states import STATES
 from portal.dashboard import charts
-from portal.dashboard.states import STATES
 
 NOW = datetime(2026, 11, 22, 9, 30, tzinfo=UTC)  # examples do not move
 

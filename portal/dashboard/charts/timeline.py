@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from django.utils import timezone
 
-from portal.dashboard import states
+from portal.common import states
 from portal.dashboard.charts.scales import Tick, percent, time_axis
 
 

@@ -21,9 +21,9 @@ from django.utils.translation import gettext as _
 from django.utils.translation import pgettext
 from lucide.templatetags.lucide import lucide
 
+from portal.common import states
 from portal.common.money import format_money
 from portal.common.quantities import format_gpus
-from portal.dashboard import states
 from portal.dashboard.navigation import NavLink, navigation
 
 register = template.Library()
@@ -91,11 +91,10 @@ def when(value: datetime | date | None, style: str = "datetime") -> SafeString:
     )
 
 
-@register.inclusion_tag("components/pill.html")
-def status(state: str, label: str = "", tone: str = "") -> dict[str, Any]:
-    """Draw a state as a pill; its tone comes from ``portal.dashboard.states``."""
-    state = str(state)
-    return {"tone": tone or states.tone_of(state), "label": label or states.label_of(state)}
+@register.simple_tag
+def status(state: str, label: str = "", tone: str = "") -> SafeString:
+    """Draw a state as a pill; its tone comes from ``portal.common.states``."""
+    return states.status_pill(str(state), label, tone)
 
 
 @register.simple_tag(takes_context=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 from django.utils.functional import Promise
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 
 GOOD, WARN, BAD, INFO, NEUTRAL = "good", "warn", "bad", "info", "neutral"
@@ -74,3 +76,13 @@ def label_of(state: str) -> str:
     """Return the state's word for people; an unknown state is shown as it is."""
     known = STATES.get(state)
     return str(known[1]) if known else state.replace("_", " ").replace("-", " ").capitalize()
+
+
+def status_pill(state: str, label: str | Promise = "", tone: str = "") -> SafeString:
+    """Return ``state`` as a pill: for ``list_display`` and read-only fields of the admin.
+
+    Templates write ``{% status state %}``.
+    """
+    return format_html(
+        '<span class="sb-pill" data-tone="{}">{}</span>', tone or tone_of(state), label or label_of(state)
+    )
