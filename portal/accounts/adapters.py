@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import urlsplit
 
 from allauth.account.adapter import DefaultAccountAdapter
 from allauth.core import context
 from allauth.mfa.adapter import DefaultMFAAdapter
-from django.contrib.sites.shortcuts import get_current_site
+from django.conf import settings
 from django.db import transaction
 from django.http import HttpRequest
 
@@ -31,8 +32,9 @@ class AccountAdapter(DefaultAccountAdapter):
         nowhere. A mail server that is down is logged and does not break the page,
         which offers to send again.
         """
-        request = context.request
-        facts = {"request": request, "email": email, "current_site": get_current_site(request)}
+        # Named as people know it; the default is whatever host the request claims.
+        site = {"name": settings.MFA_TOTP_ISSUER, "domain": urlsplit(settings.SUBLET_PUBLIC_URL).netloc}
+        facts = {"request": context.request, "email": email, "current_site": site}
         message = self.render_mail(template_prefix, email, facts | context_data)
         transaction.on_commit(message.send, robust=True)
 
