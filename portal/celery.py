@@ -39,6 +39,17 @@ BEAT_SCHEDULE: dict[str, dict[str, Any]] = {
     f"heartbeat-{queue}": every(HEARTBEAT_SECONDS, "portal.health.heartbeat", queue, queue=queue)
     for queue in QUEUES
 }
+# Leases and their machines. A sweep that finds nothing is one query.
+BEAT_SCHEDULE |= {
+    "lapse-holds": every(30, "leases.tasks.lapse_holds"),
+    "start-leases": every(20, "leases.tasks.start_due"),
+    "launch-machines": every(20, "leases.tasks.launch_due"),
+    "probe-machines": every(15, "leases.tasks.probe_due"),
+    "end-leases": every(20, "leases.tasks.end_due"),
+    "turn-over-nodes": every(20, "leases.tasks.turnover_due"),
+    "announce-ends": every(60, "leases.tasks.notify_due"),
+    "find-orphans": every(600, "leases.tasks.find_orphans"),
+}
 
 # Only update(): it stays lazy, while reading app.conf here would load the settings too early.
 app.conf.update(

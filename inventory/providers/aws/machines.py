@@ -16,6 +16,7 @@ from inventory.providers.aws.session import FILTER_VALUES, AwsSession, tag_list,
 from inventory.providers.base import (
     TAG_ALLOCATION,
     TAG_LEASE,
+    TAG_SITE,
     TAG_TOKEN,
     LaunchedInstance,
     LaunchGroup,
@@ -36,7 +37,7 @@ STATES = {
     "terminated": MachineState.TERMINATED,
 }
 TAGGED_AT_LAUNCH = ("instance", "volume", "network-interface")
-OUR_TAGS: dict[str, Any] = {"Name": "tag-key", "Values": [TAG_LEASE, TAG_ALLOCATION, TAG_TOKEN]}
+OUR_TAGS: dict[str, Any] = {"Name": "tag-key", "Values": [TAG_SITE, TAG_LEASE, TAG_ALLOCATION, TAG_TOKEN]}
 
 
 def launch(session: AwsSession, group: LaunchGroup, tags: dict[str, str]) -> list[LaunchedInstance]:

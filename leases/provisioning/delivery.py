@@ -1,0 +1,186 @@
+"""What a look at a machine means for its lease: delivered, seen, stopped, or lost."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from django.utils.translation import gettext as _
+
+from inventory.models import Node
+from inventory.providers.base import Machine, MachineState
+from leases import lifecycle
+from leases.models import Access, Allocation, Instance, LaunchIntent, Lease, Shortfall, Turnover
+from leases.provisioning import journal, shortfalls
+from leases.provisioning.facts import RUNS
+from leases.provisioning.messages import tell_customer, tell_staff
+from portal.common.nudge import nudge
+from portal.common.periods import Period
+from portal.common.transactions import require_transaction
+
+SSH_PORT = 22
+STATES = {
+    MachineState.PENDING: Instance.State.PENDING,
+    MachineState.RUNNING: Instance.State.RUNNING,
+    MachineState.STOPPING: Instance.State.STOPPING,
+}
+
+
+def see(*, lease: Lease, instance: Instance, machine: Machine, now: datetime) -> None:
+    """Part: note how the provider sees a machine that it still has. Lease and instance are locked."""
+    require_transaction()
+    stopped = machine.state == MachineState.STOPPING and instance.state != Instance.State.STOPPING
+    instance.state = STATES.get(machine.state, Instance.State(instance.state))
+    moved = bool(machine.public_ip) and machine.public_ip != instance.public_ip
+    instance.public_ip = machine.public_ip or instance.public_ip
+    instance.private_ip = machine.private_ip or instance.private_ip
+    instance.last_seen_at = now
+    instance.save()
+    if moved and instance.ready_at:
+        _move_access(instance, now)
+    if stopped and lease.state in RUNS:
+        tell_customer(
+            lease=lease,
+            kind="lease.machine_stopped",
+            message=_("A server was shut down. It stays yours until the lease ends."),
+            now=now,
+            after={"machine": instance.provider_id},
+        )
+
+
+def endpoint(instance: Instance) -> str:
+    """Return ``host:port`` of the machine's SSH; IPv6 addresses in brackets."""
+    host = str(instance.public_ip or instance.private_ip or "")
+    port = int(instance.account.options.get("ssh_port") or SSH_PORT)
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _move_access(instance: Instance, now: datetime) -> None:
+    open_ones = Access.objects.filter(instance=instance, revoked_at=None)
+    if open_ones.exclude(endpoint=endpoint(instance)).update(revoked_at=now):
+        _grant(instance, now)
+
+
+def _grant(instance: Instance, now: datetime) -> None:
+    Access.objects.create(
+        instance=instance,
+        lease=instance.allocation.lease,
+        endpoint=endpoint(instance),
+        username=str(instance.account.options.get("user") or "ubuntu"),
+        granted_at=now,
+    )
+
+
+def deliver(*, lease: Lease, instance: Instance, now: datetime) -> bool:
+    """Part: the probe passed: from now on the node is delivered, open and charged.
+
+    Lease and instance are locked. When the last missing node is delivered, the lease
+    becomes active. Returns ``False`` when nothing is owed (any more).
+    """
+    require_transaction()
+    allocation = instance.allocation
+    if instance.ready_at or lease.state not in RUNS or now not in allocation.period:
+        return False
+    instance.ready_at = now
+    instance.save(update_fields=["ready_at"])
+    allocation.delivered = Period(now, None, "[)")
+    allocation.save(update_fields=["delivered"])
+    _grant(instance, now)
+    shortfalls.close_for(lease=lease, allocation=allocation, now=now)
+    tell_customer(
+        lease=lease,
+        kind="lease.node_delivered",
+        message=_("A server is ready: access was tested."),
+        now=now,
+        after={"node": allocation.node_id, "machine": instance.provider_id},
+    )
+    missing = lease.allocations.filter(delivered=None, period__contains=now).exists()
+    if lease.state == Lease.State.PROVISIONING and not missing:
+        lifecycle.move(lease, Lease.State.ACTIVE, actor=None, now=now)
+    return True
+
+
+def close_delivered(allocation: Allocation, *, at: datetime) -> None:
+    """Part: end the delivered time at ``at`` or the end of the period, whichever is first.
+
+    What was already closed earlier stays. Nothing delivered is no interval at all.
+    """
+    require_transaction()
+    if allocation.delivered is None:
+        return
+    start, end = allocation.delivered.lower, min(at, allocation.period.upper)
+    if allocation.delivered.upper is not None:
+        end = min(end, allocation.delivered.upper)
+    allocation.delivered = Period(start, end, "[)") if start < end else None
+    allocation.save(update_fields=["delivered"])
+
+
+def revoke_access(*, instance: Instance, now: datetime) -> None:
+    """Part: the machine's accesses end now."""
+    require_transaction()
+    Access.objects.filter(instance=instance, revoked_at=None).update(revoked_at=now)
+
+
+def lose(*, lease: Lease, instance: Instance, reason: str, ended: bool, now: datetime) -> None:
+    """Part: the machine is gone without our asking. Lease and instance are locked.
+
+    Its delivered time ends when it was last seen, the customer is told at once, and since
+    its local data is lost for certain, another machine is launched on the same node: for
+    the same allocation when it was never delivered, else for a further one that begins
+    now (the delivered time of an allocation is one interval). ``ended`` says whether the
+    provider itself called the machine terminated.
+    """
+    require_transaction()
+    allocation, last_seen = instance.allocation, instance.last_seen_at or instance.launched_at
+    instance.state, instance.ended_at, instance.end_reason = Instance.State.LOST, now, reason[:300]
+    instance.save()
+    revoke_access(instance=instance, now=now)
+    LaunchIntent.objects.filter(pk=instance.intent_id).update(
+        state=LaunchIntent.State.FAILED, last_error=_("The machine was lost: %(reason)s") % {"reason": reason}
+    )
+    was_delivered = allocation.delivered is not None
+    close_delivered(allocation, at=last_seen)
+    tell_staff(
+        kind="machine.lost",
+        subject_type="instance",
+        subject_id=instance.uid,
+        now=now,
+        after={"lease": lease.uid, "machine": instance.provider_id, "node": allocation.node_id},
+        message=_("A machine of %(lease)s is gone: %(reason)s") % {"lease": lease.uid, "reason": reason},
+    )
+    if lease.state not in RUNS or now not in allocation.period:
+        return
+    node = lifecycle.lock_nodes([allocation.node_id])[0]
+    if was_delivered and now > allocation.period.lower:
+        evidence = {"lost": True, "reason": reason, "last_seen": last_seen.isoformat(), "ended": ended}
+        allocation = _continue_in_another(lease, allocation, node, evidence, now)
+    shortfalls.open_for(
+        lease=lease,
+        allocation=allocation,
+        cause=Shortfall.Cause.NODE_FAILED,
+        detail=_("A server failed, and its local data is lost. A new one is being started."),
+        now=now,
+        since=last_seen,
+    )
+    if node.health not in journal.UNUSABLE:
+        journal.again(lease=lease, allocation=allocation, now=now, after=journal.pause(allocation))
+        nudge("leases.tasks.launch_due")
+
+
+def _continue_in_another(
+    lease: Lease, old: Allocation, node: Node, evidence: dict[str, object], now: datetime
+) -> Allocation:
+    """Cut the allocation at ``now`` and give the rest of its time to a further one. The node is locked."""
+    period, occupied = old.period, old.occupied
+    old.period = old.occupied = Period(period.lower, now, "[)")
+    old.save(update_fields=["period", "occupied"])
+    Turnover.objects.create(
+        allocation=old, requested_at=now, ended_at=now, wiped_at=now, completed_at=now, evidence=evidence
+    )
+    return Allocation.objects.create(
+        node=node,
+        node_available=node.available,
+        period=Period(now, period.upper, "[)"),
+        occupied=Period(now, occupied.upper, "[)"),
+        lease=lease,
+        created_at=now,
+    )

@@ -1,0 +1,294 @@
+"""Orphans: what carries our site's tag upstream and is not the recorded resource of a lease (P2).
+
+An orphan is reported when it is first seen, and removed after a grace unless staff have
+explained it. Launches that are under way are given time, and so is a machine that was
+recorded as lost and came back: it holds the data of a customer whose lease still runs.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+
+from django.conf import settings
+from django.db.models import F, QuerySet
+from django.utils.translation import gettext as _
+
+from inventory.models import Node, ProviderAccount
+from inventory.providers.base import TAG_LEASE, TAG_SITE, TAG_TOKEN, OwnedResource, ResourceKind
+from inventory.providers.errors import ProviderError
+from leases.models import Instance, LaunchIntent, LeaseNetwork, Orphan
+from leases.provisioning import upstream
+from leases.provisioning.claims import LISTING_LAG, Claimed, Clock, backoff, claim_next, release
+from leases.provisioning.facts import LIVE_MACHINE, RUNS
+from leases.provisioning.messages import DAILY, tell_staff
+from portal.accounts import events
+from portal.accounts.models import User
+from portal.common.errors import Conflict, InvalidInput
+from portal.common.nudge import nudge
+from portal.common.transactions import durable
+
+log = logging.getLogger(__name__)
+
+RETRY, RETRY_LONGEST = timedelta(minutes=1), timedelta(minutes=30)
+# More machines than this at once look like a restored database or a wrong tag, not like
+# orphans: none is removed until staff have explained or removed some.
+MACHINES_AT_ONCE = 10
+
+
+def find_orphans(*, now: datetime) -> int:
+    """Compare every account and region with what is recorded; return how many orphans are new.
+
+    Also removes the orphans whose grace is over. Safe twice at once: an orphan has one
+    row, whoever finds it. A listing that fails changes nothing.
+    """
+    clock, providers, new = Clock(now), upstream.Providers(), 0
+    accounts = ProviderAccount.objects.exclude(provider__kind="").exclude(credentials=None)
+    for account in accounts.select_related("provider").order_by("pk"):
+        for region in _regions(account, providers):
+            asked_at = clock()
+            try:
+                with providers.of(account) as provider:
+                    listed = list(provider.list_owned(region=region))
+            except ProviderError as error:
+                log.warning(
+                    "list_owned_failed",
+                    extra={"account": account.name, "region": region, "error": str(error)},
+                )
+                continue
+            new += _compare(account, region, listed, clock)
+            _look_at_missing(account, region, listed, asked_at)
+    _remove_due(providers, clock)
+    return new
+
+
+def _regions(account: ProviderAccount, providers: upstream.Providers) -> list[str]:
+    """Return the account's regions at the provider, and those where we have anything."""
+    codes = set(Node.objects.filter(account=account).values_list("region__code", flat=True))
+    codes |= set(LeaseNetwork.objects.filter(account=account).values_list("region__code", flat=True))
+    try:
+        with providers.of(account) as provider:
+            codes |= {region.code for region in provider.regions()}
+    except ProviderError as error:
+        log.warning("regions_failed", extra={"account": account.name, "error": str(error)})
+    return sorted(codes)
+
+
+def _compare(account: ProviderAccount, region: str, listed: Iterable[OwnedResource], clock: Clock) -> int:
+    site, new, seen = upstream.site_id(), 0, set[tuple[str, str]]()
+    for resource in listed:
+        if resource.tags.get(TAG_SITE) != site:
+            continue
+        # Read after the listing: what was recorded meanwhile is not an orphan.
+        reason = why_orphan(account, resource)
+        if reason:
+            seen.add((resource.kind.value, resource.id))
+            new += _report(account, resource, reason, clock())
+    with durable():
+        gone = Orphan.objects.filter(account=account, region_code=region, state=Orphan.State.SEEN)
+        for orphan in gone.select_for_update(no_key=True, skip_locked=True, of=("self",)):
+            if (orphan.kind, orphan.resource_id) not in seen:
+                orphan.state = Orphan.State.GONE
+                orphan.save(update_fields=["state"])
+    return new
+
+
+def _look_at_missing(
+    account: ProviderAccount, region: str, listed: Iterable[OwnedResource], asked_at: datetime
+) -> None:
+    """Have the probe look at once for recorded machines that the listing lacks: it decides when one is lost."""
+    ids = [resource.id for resource in listed if resource.kind == ResourceKind.INSTANCE]
+    missing = Instance.objects.filter(
+        account=account,
+        allocation__node__region__code=region,
+        state__in=LIVE_MACHINE,
+        launched_at__lt=asked_at - LISTING_LAG,
+    ).exclude(provider_id__in=ids)
+    if missing.update(next_probe_at=asked_at):
+        log.warning("machines_missing", extra={"account": account.name, "region": region})
+        nudge("leases.tasks.probe_due")
+
+
+def why_orphan(account: ProviderAccount, resource: OwnedResource) -> str:
+    """Return why nobody owns the resource, or "" when it is recorded or may be any moment."""
+    if resource.kind == ResourceKind.NETWORK:
+        return _why_network(account, resource, {"firewall_id": resource.id})
+    if resource.kind == ResourceKind.KEY:
+        return _why_network(account, resource, {"key_name": resource.id})
+    if resource.kind == ResourceKind.INSTANCE:
+        recorded = Instance.objects.filter(account=account, provider_id=resource.id).first()
+        if recorded is not None:
+            return (
+                "" if recorded.state in LIVE_MACHINE else _("Ended or lost in our records, and still there.")
+            )
+    intent = LaunchIntent.objects.filter(token=resource.tags.get(TAG_TOKEN, "")).first()
+    if intent is None:
+        return _("No launch of ours carries its token.")
+    if intent.state in (LaunchIntent.State.PENDING, LaunchIntent.State.CALLING):
+        return ""  # the journal lists by this token before it calls again
+    if resource.kind == ResourceKind.INSTANCE:
+        return _("A second machine of one launch.")
+    alive = Instance.objects.filter(intent=intent, state__in=LIVE_MACHINE).exists()
+    return "" if alive else _("Left behind by a machine that has ended.")
+
+
+def _why_network(account: ProviderAccount, resource: OwnedResource, recorded_as: dict[str, str]) -> str:
+    of_lease = LeaseNetwork.objects.filter(
+        account=account,
+        region__code=resource.region,
+        lease__uid=resource.tags.get(TAG_LEASE, ""),
+        removed_at=None,
+    )
+    if of_lease.filter(prepared_at=None).exists() or of_lease.filter(**recorded_as).exists():
+        return ""
+    return _("No lease of ours uses it.")
+
+
+def _report(account: ProviderAccount, resource: OwnedResource, reason: str, now: datetime) -> bool:
+    """Record an orphan, or that it is still there; return whether it is new."""
+    with durable():
+        orphan, new = Orphan.objects.select_for_update(no_key=True, of=("self",)).get_or_create(
+            account=account,
+            region_code=resource.region,
+            kind=resource.kind.value,
+            resource_id=resource.id,
+            defaults={
+                "tags": dict(resource.tags),
+                "reason": reason,
+                "first_seen_at": now,
+                "last_seen_at": now,
+                "next_try_at": now,
+            },
+        )
+        if orphan.state == Orphan.State.GONE:
+            orphan.state, orphan.first_seen_at, new = Orphan.State.SEEN, now, True
+        elif orphan.state == Orphan.State.REMOVED and resource.state != "shutting-down":
+            orphan.state = Orphan.State.SEEN  # the removal did not work: try again
+        orphan.last_seen_at, orphan.reason = now, reason
+        orphan.save()
+        if new:
+            tell_staff(
+                kind="orphan.seen",
+                subject_type="orphan",
+                subject_id=str(orphan.pk),
+                now=now,
+                after={"kind": orphan.kind, "resource": orphan.resource_id, "account": account.name},
+                message=_("%(kind)s %(id)s costs money and serves nobody: %(reason)s")
+                % {"kind": orphan.kind, "id": orphan.resource_id, "reason": reason},
+            )
+    return new
+
+
+def _remove_due(providers: upstream.Providers, clock: Clock) -> int:
+    grace = timedelta(minutes=settings.SUBLET_ORPHAN_GRACE_MINUTES)
+    due = Orphan.objects.filter(
+        state=Orphan.State.SEEN, first_seen_at__lte=clock.start - grace, next_try_at__lte=clock.start
+    )
+    spared, removed = _accounts_with_too_many(due, clock), 0
+    rows = (
+        due.exclude(kind=ResourceKind.INSTANCE.value, account__in=spared)
+        .select_related("account__provider")
+        .order_by("next_try_at", "pk")
+    )
+    while claimed := claim_next(rows, clock=clock, prepare=lambda row: {"attempts": F("attempts") + 1}):
+        removed += _remove(claimed, providers, clock)
+    return removed
+
+
+def _accounts_with_too_many(due: QuerySet[Orphan], clock: Clock) -> list[int]:
+    spared = []
+    for account in ProviderAccount.objects.order_by("pk"):
+        count = due.filter(account=account, kind=ResourceKind.INSTANCE.value).count()
+        if count <= MACHINES_AT_ONCE:
+            continue
+        spared.append(account.pk)
+        with durable():
+            tell_staff(
+                kind="orphan.too_many",
+                subject_type="provider_account",
+                subject_id=str(account.pk),
+                now=clock(),
+                after={"machines": count},
+                message=_(
+                    "%(account)s has %(count)s machines with our tag that nobody recorded. "
+                    "None is removed by itself: was the database restored? Explain or remove them."
+                )
+                % {"account": account, "count": count},
+                quiet=DAILY,
+            )
+    return spared
+
+
+def _remove(claimed: Claimed[Orphan], providers: upstream.Providers, clock: Clock) -> bool:
+    orphan = claimed.row
+    resource = OwnedResource(
+        kind=ResourceKind(orphan.kind), id=orphan.resource_id, region=orphan.region_code, tags=orphan.tags
+    )
+    error: ProviderError | None = None
+    kept = _keeps_data(orphan) or not why_orphan(orphan.account, resource)
+    if not kept:
+        try:
+            with providers.of(orphan.account) as provider:
+                provider.remove(resource)
+        except ProviderError as failure:
+            error = failure
+    with durable():
+        row = claimed.still_ours()
+        if row is None:
+            return False
+        release(row)
+        row.last_error = str(error or "")
+        if kept or error:
+            row.next_try_at = clock() + backoff(row.attempts, base=RETRY, longest=RETRY_LONGEST)
+            row.save()
+            return False
+        row.state, row.removed_at = Orphan.State.REMOVED, clock()
+        row.save()
+        tell_staff(
+            kind="orphan.removed",
+            subject_type="orphan",
+            subject_id=str(row.pk),
+            now=clock(),
+            after={"kind": row.kind, "resource": row.resource_id},
+            message=_("%(kind)s %(id)s was removed: nobody owned it.")
+            % {"kind": row.kind, "id": row.resource_id},
+        )
+        return True
+
+
+def _keeps_data(orphan: Orphan) -> bool:
+    """Tell whether it is a machine that was delivered, recorded as lost, and whose lease still runs."""
+    return Instance.objects.filter(
+        account=orphan.account,
+        provider_id=orphan.resource_id,
+        state=Instance.State.LOST,
+        ready_at__isnull=False,
+        allocation__lease__state__in=RUNS,
+    ).exists()
+
+
+def explain(*, orphan_id: int, note: str, actor: User, now: datetime) -> Orphan:
+    """Keep an orphan, with the reason why it may stay.
+
+    Raises :class:`InvalidInput` without a note, and :class:`Conflict` once it was removed.
+    """
+    if not note.strip():
+        raise InvalidInput(_("Say why it may stay."), field="note")
+    with durable():
+        orphan = Orphan.objects.select_for_update(no_key=True, of=("self",)).get(pk=orphan_id)
+        if orphan.state not in (Orphan.State.SEEN, Orphan.State.EXPLAINED):
+            raise Conflict(_("It is not there any more: there is nothing to explain."))
+        before, orphan.state, orphan.note = orphan.state, Orphan.State.EXPLAINED, note.strip()[:200]
+        orphan.save(update_fields=["state", "note"])
+        events.record(
+            kind="orphan.explained",
+            subject_type="orphan",
+            subject_id=str(orphan.pk),
+            now=now,
+            actor=actor,
+            before={"state": before},
+            after={"state": orphan.state, "note": orphan.note},
+            message=orphan.note,
+        )
+        return orphan

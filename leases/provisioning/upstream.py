@@ -1,0 +1,74 @@
+"""The one door to the providers: outside every transaction, and with our tags."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from django.conf import settings
+from django.db import connection
+from django.utils.translation import gettext as _
+
+from inventory.models import ProviderAccount
+from inventory.providers import registry
+from inventory.providers.base import TAG_ALLOCATION, TAG_LEASE, TAG_SITE, TAG_TOKEN, Provider
+from inventory.providers.errors import ProviderError
+from leases.models import LaunchIntent, Lease, SiteIdentity
+
+log = logging.getLogger(__name__)
+
+
+class Providers:
+    """The adapters of one sweep: each account is connected once."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, Provider] = {}
+
+    @contextmanager
+    def of(self, account: ProviderAccount) -> Iterator[Provider]:
+        """Give the account's adapter for calls outside of any transaction.
+
+        Raises only :class:`ProviderError`: what an adapter did not foresee may have taken
+        effect, so it counts as a doubt. Inside a transaction it is a :class:`RuntimeError`,
+        since a provider that hangs would keep the transaction's locks.
+        """
+        outer = connection.atomic_blocks[-1] if connection.in_atomic_block else None
+        if outer is not None and not getattr(outer, "_from_testcase", False):
+            raise RuntimeError("Providers are never called inside a transaction: claim, commit, then call.")
+        try:
+            if account.pk not in self._known:
+                self._known[account.pk] = registry.provider_for(account)
+            yield self._known[account.pk]
+        except ProviderError:
+            raise
+        except Exception as error:
+            log.exception("provider_call_failed", extra={"account": account.name})
+            raise ProviderError(
+                _("The adapter of %(account)s failed unexpectedly (%(kind)s); the log says where.")
+                % {"account": account.name, "kind": type(error).__name__},
+                retryable=True,
+                doubtful=True,
+            ) from error
+
+
+def site_id() -> str:
+    """Return this installation's name in tags: ``SUBLET_SITE_ID``, else one made once and kept."""
+    configured = str(settings.SUBLET_SITE_ID)
+    if configured:
+        return configured
+    return SiteIdentity.objects.get_or_create(only=True)[0].key
+
+
+def lease_tags(lease: Lease) -> dict[str, str]:
+    """Return the tags of what belongs to a lease as a whole."""
+    return {TAG_SITE: site_id(), TAG_LEASE: lease.uid}
+
+
+def machine_tags(lease: Lease, intent: LaunchIntent) -> dict[str, str]:
+    """Return the tags of a machine, and of the volumes that come with it."""
+    return {
+        **lease_tags(lease),
+        TAG_ALLOCATION: str(intent.allocation_id),
+        TAG_TOKEN: intent.token,
+    }
