@@ -36,7 +36,7 @@ def see(*, lease: Lease, instance: Instance, machine: Machine, now: datetime) ->
     instance.last_seen_at = now
     instance.save()
     if moved and instance.ready_at:
-        _move_access(instance, now)
+        _move_access(lease, instance, now)
     if stopped and lease.state in RUNS:
         tell_customer(
             lease=lease,
@@ -54,16 +54,16 @@ def endpoint(instance: Instance) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def _move_access(instance: Instance, now: datetime) -> None:
+def _move_access(lease: Lease, instance: Instance, now: datetime) -> None:
     open_ones = Access.objects.filter(instance=instance, revoked_at=None)
     if open_ones.exclude(endpoint=endpoint(instance)).update(revoked_at=now):
-        _grant(instance, now)
+        _grant(lease, instance, now)
 
 
-def _grant(instance: Instance, now: datetime) -> None:
+def _grant(lease: Lease, instance: Instance, now: datetime) -> None:
     Access.objects.create(
         instance=instance,
-        lease=instance.allocation.lease,
+        lease=lease,
         endpoint=endpoint(instance),
         username=str(instance.account.options.get("user") or "ubuntu"),
         granted_at=now,
@@ -84,7 +84,7 @@ def deliver(*, lease: Lease, instance: Instance, now: datetime) -> bool:
     instance.save(update_fields=["ready_at"])
     allocation.delivered = Period(now, None, "[)")
     allocation.save(update_fields=["delivered"])
-    _grant(instance, now)
+    _grant(lease, instance, now)
     shortfalls.close_for(lease=lease, allocation=allocation, now=now)
     tell_customer(
         lease=lease,
