@@ -97,6 +97,8 @@ else:
 # --- the product ----------------------------------------------------------------------------------
 SUBLET_HOLD_MINUTES = whole_number("SUBLET_HOLD_MINUTES", 15, at_least=1)
 SUBLET_PAYMENT_DEADLINE_HOURS = whole_number("SUBLET_PAYMENT_DEADLINE_HOURS", 24, at_least=1)
+# What cancelling a scheduled lease before its start costs, of its price.
+SUBLET_CANCELLATION_FEE_PERCENT = whole_number("SUBLET_CANCELLATION_FEE_PERCENT", 0)
 SUBLET_TURNAROUND_MINUTES = whole_number("SUBLET_TURNAROUND_MINUTES", 30)
 SUBLET_ORPHAN_GRACE_MINUTES = whole_number("SUBLET_ORPHAN_GRACE_MINUTES", 30)
 # From when a lease that has begun and has no machine yet is late, and its customer told.

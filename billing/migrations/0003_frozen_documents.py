@@ -1,10 +1,13 @@
 """What was delivered, charged, invoiced and paid stays as it was written (M5, M6, M8)."""
 
+from decimal import Decimal
+
+import django.db.models.deletion
 from django.db import migrations, models
 
 # M5. A record lies inside its allocation's delivered time; FOR SHARE lets no concurrent change of
-# ``delivered`` slip between the look and the insert. A record is never edited; it goes only when the
-# entry of its charge was reversed, so that the same time can be charged again, rightly.
+# ``delivered`` slip between the look and the insert. A record is never edited; it goes only when
+# its charge was taken back, so that the same time can be charged again, rightly.
 USAGE = """
 CREATE FUNCTION billing_usage_inside_delivered() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
@@ -12,10 +15,10 @@ DECLARE
 BEGIN
     IF TG_OP = 'DELETE' THEN
         IF NOT EXISTS (
-            SELECT FROM billing_charge c JOIN billing_entry r ON r.reverses_id = c.entry_id
+            SELECT FROM billing_charge c JOIN billing_charge taken_back ON taken_back.source = 'reversal:' || c.uid
             WHERE c.id = OLD.charge_id
         ) THEN
-            RAISE EXCEPTION 'Usage record % goes only after the entry of its charge was reversed (M5).', OLD.id
+            RAISE EXCEPTION 'Usage record % goes only after its charge was taken back (M5).', OLD.id
                 USING ERRCODE = 'restrict_violation', CONSTRAINT = 'usage_append_only';
         END IF;
         RETURN OLD;
@@ -190,6 +193,13 @@ DROP TRIGGER payment_append_only ON billing_payment;
 class Migration(migrations.Migration):
     dependencies = [("billing", "0002_ledger_rules"), ("leases", "0001_initial")]
     operations = [
+        migrations.AddField(
+            model_name="fundshold",
+            name="tax_rate",
+            field=models.DecimalField(
+                decimal_places=6, default=Decimal(0), max_digits=7, verbose_name="tax rate"
+            ),
+        ),
         migrations.AlterField(
             model_name="payment",
             name="method",
@@ -197,6 +207,28 @@ class Migration(migrations.Migration):
                 choices=[("top_up", "Wallet top-up"), ("wallet", "Wallet"), ("bank", "Bank transfer")],
                 max_length=16,
                 verbose_name="method",
+            ),
+        ),
+        migrations.AlterField(
+            model_name="charge",
+            name="entry",
+            field=models.OneToOneField(
+                blank=True,
+                null=True,
+                on_delete=django.db.models.deletion.PROTECT,
+                related_name="charge",
+                to="billing.entry",
+            ),
+        ),
+        migrations.AddConstraint(
+            model_name="charge",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    models.Q(("amount", 0), ("entry", None)),
+                    models.Q(models.Q(("amount", 0), _negated=True), ("entry__isnull", False)),
+                    _connector="OR",
+                ),
+                name="charge_has_its_entry",
             ),
         ),
         migrations.RunSQL(USAGE, USAGE_BACK),

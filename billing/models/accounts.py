@@ -59,12 +59,13 @@ class BillingAccount(models.Model):
 
 
 class FundsHold(models.Model):
-    """Funds that an accepted quote keeps for its lease; each charge uses it up."""
+    """Funds that an accepted quote keeps for its lease, tax included; each charge uses it up."""
 
     account = models.ForeignKey(BillingAccount, on_delete=models.PROTECT, related_name="holds")
     lease = models.OneToOneField(Lease, on_delete=models.PROTECT, related_name="funds_hold")
     amount = models.DecimalField(_("amount"), max_digits=20, decimal_places=8)
     remaining = models.DecimalField(_("remaining"), max_digits=20, decimal_places=8)
+    tax_rate = models.DecimalField(_("tax rate"), max_digits=7, decimal_places=6, default=Decimal(0))
     created_at = models.DateTimeField(default=timezone.now)
     released_at = models.DateTimeField(_("released"), null=True, blank=True)
 

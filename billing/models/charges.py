@@ -41,7 +41,9 @@ class Charge(models.Model):
     unit_price = models.DecimalField(_("unit price"), max_digits=20, decimal_places=8)  # usage: per GPU-hour
     amount = models.DecimalField(_("amount"), max_digits=20, decimal_places=8)
     currency = models.CharField(_("currency"), max_length=3)
-    entry = models.OneToOneField(Entry, on_delete=models.PROTECT, related_name="charge")
+    entry = models.OneToOneField(
+        Entry, on_delete=models.PROTECT, null=True, blank=True, related_name="charge"
+    )  # null: the amount rounds to zero, and the ledger has no lines of zero
     invoice_line = models.ForeignKey(
         "billing.InvoiceLine", on_delete=models.PROTECT, null=True, blank=True, related_name="charges"
     )
@@ -61,7 +63,11 @@ class Charge(models.Model):
             models.CheckConstraint(
                 condition=Q(kind="credit", amount__lte=0) | (~Q(kind="credit") & Q(amount__gte=0)),
                 name="charge_sign_matches_kind",
-            )
+            ),
+            models.CheckConstraint(
+                condition=Q(amount=0, entry=None) | (~Q(amount=0) & Q(entry__isnull=False)),
+                name="charge_has_its_entry",
+            ),
         ]
 
     def __str__(self) -> str:
