@@ -296,16 +296,21 @@ def reverse_payment(*, reference: str, reason: str, actor: User | None, now: dat
     reason and :class:`InvoiceState` when it was undone before.
     """
     reason = _reason(reason)
-    payment = Payment.objects.filter(reference=reference, method=Payment.Method.BANK).first()
-    allocation = payment and payment.allocations.select_related("invoice").first()
-    if payment is None or allocation is None:
+    allocation = (
+        PaymentAllocation.objects.filter(payment__reference=reference, payment__method=Payment.Method.BANK)
+        .select_related("invoice", "payment__entry")
+        .first()
+    )
+    if allocation is None:
         raise NotFound(_("There is no bank transfer with this reference."))
     with durable():
         account, invoice = _lock(allocation.invoice.uid)
         undone = PaymentAllocation.objects.filter(pk=allocation.pk, reversed_at=None).update(reversed_at=now)
         if not undone:
             raise InvoiceState(_("This payment was undone already."))
-        ledger.reverse(payment.entry, description=f"{reason} ({reference})", effective_at=now, now=now)
+        ledger.reverse(
+            allocation.payment.entry, description=f"{reason} ({reference})", effective_at=now, now=now
+        )
         accounts.change(account, owed=allocation.amount)
         before = invoice.state
         invoice.state = State.OPEN

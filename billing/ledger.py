@@ -239,7 +239,16 @@ def _insert_entry(
             "INSERT INTO billing_entry"
             " (key, payload_hash, period_id, effective_at, posted_at, description, lines, reverses_id)"
             " VALUES (%s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT (key) DO NOTHING RETURNING id",
-            [key, digest, period.pk, effective_at, posted_at, description, lines, reverses and reverses.pk],
+            [
+                key,
+                digest,
+                period.pk,
+                effective_at,
+                posted_at,
+                description,
+                lines,
+                reverses.pk if reverses else None,
+            ],
         )
         row = cursor.fetchone()
     if row is None:
