@@ -291,6 +291,7 @@ USE_I18N = True
 USE_TZ = True
 TIME_ZONE = "UTC"
 USE_THOUSAND_SEPARATOR = False
+FORMAT_MODULE_PATH = ["portal.formats"]
 
 # --- files ----------------------------------------------------------------------------------------
 STATIC_URL = "/static/"
