@@ -23,6 +23,23 @@ class ThemeSwitch extends HTMLElement {
 }
 customElements.define("theme-switch", ThemeSwitch);
 
+// Pointing at a time shows it in UTC; this does so for all of them, by touch and keyboard too.
+class UtcSwitch extends HTMLElement {
+  connectedCallback() {
+    this.hidden = false;
+    const button = this.querySelector("button");
+    button.addEventListener("click", () => {
+      for (const time of document.querySelectorAll("time[title]")) {
+        const shown = time.textContent;
+        time.textContent = time.title;
+        time.title = shown;
+      }
+      button.setAttribute("aria-pressed", String(button.getAttribute("aria-pressed") !== "true"));
+    });
+  }
+}
+customElements.define("utc-switch", UtcSwitch);
+
 // Menus are <details>: they open without a script, and close like menus with one.
 document.addEventListener("click", (event) => {
   for (const menu of document.querySelectorAll("details.sb-menu[open]")) {
