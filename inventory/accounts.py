@@ -14,6 +14,7 @@ from portal.accounts import events
 from portal.accounts.models import User
 from portal.common.crypto import encrypt
 from portal.common.errors import InvalidInput
+from portal.common.nudge import nudge
 from portal.common.transactions import durable
 
 LONGEST_VALUE = 8_000  # a service account's key file is about 2,400 characters
@@ -59,6 +60,13 @@ def set_credentials(
             after={"fields": sorted(values)},
         )
     return account
+
+
+def request_poll(*, account_id: int, now: datetime) -> None:
+    """Make an account's next poll due now, and ask a worker to look."""
+    with durable():
+        ProviderAccount.objects.filter(pk=account_id).update(next_poll_at=now)
+        nudge("inventory.tasks.poll_provider", account_id)
 
 
 def test_connection(*, account_id: int) -> AccountIdentity:

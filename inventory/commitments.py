@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from django.db.models import Sum
 from django.utils.translation import gettext as _
@@ -20,6 +20,36 @@ class TooManyNodes(Conflict):
     """More nodes would be delivered than the commitment has."""
 
     code = "too-many-nodes"
+
+
+def enter_commitment(*, commitment: Commitment, actor: User | None, now: datetime) -> Commitment:
+    """Save a new commitment. Periods are UTC; the cost is per node and hour in its currency.
+
+    Raises :class:`InvalidInput` naming the field; see :func:`check_commitment`.
+    """
+    with durable():
+        check_commitment(commitment)
+        return enter(commitment, actor=actor, now=now)
+
+
+def cancel_commitment(*, commitment_id: int, actor: User | None, now: datetime) -> Commitment:
+    """Cancel a commitment of which nothing was delivered; raises :class:`Conflict` otherwise."""
+    with durable():
+        commitment = lock_commitment(commitment_id)
+        if commitment.cancelled_at:
+            return commitment
+        if commitment.deliveries.exists():
+            raise Conflict(_("Nodes were delivered on this commitment: retire them instead."))
+        commitment.cancelled_at = now
+        commitment.save(update_fields=["cancelled_at"])
+        events.record(
+            kind="commitment.cancelled",
+            subject_type="commitment",
+            subject_id=commitment.uid,
+            actor=actor,
+            now=now,
+        )
+    return commitment
 
 
 def record_delivery(
@@ -41,6 +71,55 @@ def record_delivery(
     with durable():
         commitment = lock_commitment(commitment_id)
         return deliver(commitment, nodes=nodes, accepted_from=accepted_from, actor=actor, now=now, note=note)
+
+
+def check_commitment(commitment: Commitment) -> None:
+    """Raise :class:`InvalidInput` naming the field of a commitment that makes no sense."""
+    provider_id = commitment.account.provider_id
+    if commitment.zone.region.provider_id != provider_id:
+        raise InvalidInput(_("This zone belongs to another provider than the account."), field="zone")
+    if commitment.instance_type.provider_id != provider_id:
+        raise InvalidInput(
+            _("This instance type belongs to another provider than the account."), field="instance_type"
+        )
+    if commitment.quantity < 1:
+        raise InvalidInput(_("A commitment has at least one node."), field="quantity")
+    if commitment.fabric_size < 1:
+        raise InvalidInput(_("A fabric has at least one node."), field="fabric_size")
+    if commitment.cost_per_node_hour < 0:
+        raise InvalidInput(_("The cost cannot be negative."), field="cost_per_node_hour")
+    for field in ("cutoff", "turnaround"):
+        if getattr(commitment, field) < timedelta():
+            raise InvalidInput(_("This cannot be negative."), field=field)
+    start, end = commitment.promised.lower, commitment.promised.upper
+    aware_utc(start, field="promised")
+    aware_utc(end, field="promised")
+    if start >= end - commitment.cutoff - commitment.turnaround:
+        raise InvalidInput(
+            _("The period must be longer than the cut-off and one turnaround together."), field="promised"
+        )
+    if commitment.pk and (delivered := _delivered(commitment)) > commitment.quantity:
+        raise InvalidInput(_("%(n)s nodes were delivered already.") % {"n": delivered}, field="quantity")
+
+
+def enter(
+    commitment: Commitment, *, actor: User | None, now: datetime, before: dict[str, str] | None = None
+) -> Commitment:
+    """Part: save a checked commitment; ``before`` holds the old values of what changed, by field."""
+    require_transaction()
+    new = commitment.pk is None
+    commitment.save()
+    names = ("reservation_id", "quantity", "cost_per_node_hour", "currency", "notice_date") if new else before
+    events.record(
+        kind="commitment.entered" if new else "commitment.changed",
+        subject_type="commitment",
+        subject_id=commitment.uid,
+        actor=actor,
+        now=now,
+        before=before or {},
+        after={name: str(getattr(commitment, name, "")) for name in names or ()},
+    )
+    return commitment
 
 
 def lock_commitment(commitment_id: int) -> Commitment:
@@ -102,8 +181,11 @@ def deliver(
 
 def undelivered(commitment: Commitment) -> int:
     """Return how many of the commitment's nodes the provider has yet to deliver."""
-    delivered = commitment.deliveries.aggregate(nodes=Sum("nodes"))["nodes"] or 0
-    return commitment.quantity - int(delivered)
+    return commitment.quantity - _delivered(commitment)
+
+
+def _delivered(commitment: Commitment) -> int:
+    return int(commitment.deliveries.aggregate(nodes=Sum("nodes", default=0))["nodes"])
 
 
 def available_from(commitment: Commitment, start: datetime) -> Period:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from allauth.mfa.models import Authenticator
 from cryptography.fernet import Fernet
 from django.core.management import CommandError, call_command
 
@@ -11,7 +12,7 @@ from inventory.management.commands.rotate_secrets import encrypted_columns
 from inventory.models import ProviderAccount
 from inventory.providers.errors import AuthFailed, NotSupported, ProviderError
 from inventory.providers.registry import adapter, kinds, provider_for
-from portal.accounts.models import Event
+from portal.accounts.models import Event, User
 from portal.common.crypto import decrypt, encrypt
 from portal.common.errors import InvalidInput
 from tests.inventory.conftest import KEYS, make_account
@@ -89,6 +90,29 @@ def test_rotation_moves_every_secret_to_the_newest_key(settings, capsys):
     settings.SUBLET_FERNET_KEYS = [new]
     assert decrypt(ProviderAccount.objects.get(pk=account.pk).credentials) == KEYS
     assert "inventory.ProviderAccount.credentials: 1 rotated" in capsys.readouterr().out
+
+
+def test_rotation_reaches_second_factors(settings):
+    old, new = Fernet.generate_key().decode(), Fernet.generate_key().decode()
+    settings.SUBLET_FERNET_KEYS = [old]
+    person = User.objects.create_user("one@example.com")
+    secrets = {
+        Authenticator.Type.TOTP: {"secret": encrypt("JBSWY3DPEHPK3PXP").decode()},
+        Authenticator.Type.RECOVERY_CODES: {"seed": encrypt("abc").decode(), "used_mask": 0},
+        Authenticator.Type.WEBAUTHN: {"name": "key", "credential": {"id": "plain"}},
+    }
+    for kind, data in secrets.items():
+        Authenticator.objects.create(user=person, type=kind, data=data)
+
+    settings.SUBLET_FERNET_KEYS = [new, old]
+    call_command("rotate_secrets")
+
+    settings.SUBLET_FERNET_KEYS = [new]
+    found = dict(Authenticator.objects.values_list("type", "data"))
+    assert decrypt(found["totp"]["secret"].encode()) == "JBSWY3DPEHPK3PXP"
+    assert decrypt(found["recovery_codes"]["seed"].encode()) == "abc"
+    assert found["recovery_codes"]["used_mask"] == 0
+    assert found["webauthn"] == secrets["webauthn"]
 
 
 def test_rotation_names_what_no_key_opens_and_leaves_it(settings):

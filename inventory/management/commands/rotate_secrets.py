@@ -13,17 +13,22 @@ from django.db import models
 from portal.common.crypto import rotate
 from portal.common.transactions import durable
 
+# What every Fernet token begins with: the version byte 0x80, in base64.
+TOKEN_START = "gAAAAA"  # noqa: S105
+
 
 def encrypted_columns() -> Iterator[tuple[type[models.Model], str]]:
-    """Yield every column that holds a secret under ``SUBLET_FERNET_KEYS``.
+    """Yield every column that holds secrets under ``SUBLET_FERNET_KEYS``.
 
-    In Sublet every binary column does, except those that keep a hash and say so in
-    their name (``token_hash``): a hash cannot be opened at all.
+    In Sublet every binary column is one, except those that keep a hash and say so in
+    their name (``token_hash``): a hash cannot be opened at all. Second factors keep
+    theirs inside of JSON (:class:`portal.accounts.adapters.MFAAdapter`).
     """
     for model in apps.get_models():
         for field in model._meta.local_concrete_fields:
             if isinstance(field, models.BinaryField) and not field.name.endswith("_hash"):
                 yield model, field.name
+    yield apps.get_model("mfa", "Authenticator"), "data"
 
 
 class Command(BaseCommand):
@@ -41,7 +46,7 @@ class Command(BaseCommand):
             done = 0
             for pk in rows.values_list("pk", flat=True).iterator():
                 try:
-                    done += self.rotate_one(model, name, pk)
+                    done += rotate_one(model, name, pk)
                 except InvalidToken:
                     failed.append(f"{model._meta.label} {pk}")
             self.stdout.write(f"{model._meta.label}.{name}: {done} rotated")
@@ -50,16 +55,25 @@ class Command(BaseCommand):
                 "No configured key opens these, and they were left as they are: " + ", ".join(failed)
             )
 
-    @staticmethod
-    def rotate_one(model: type[models.Model], name: str, pk: Any) -> int:
-        with durable():
-            row = (
-                model._default_manager.select_for_update(no_key=True, of=("self",))
-                .only("pk", name)
-                .filter(pk=pk)
-                .first()
-            )
-            token = getattr(row, name, None)
-            if row is None or token is None:
-                return 0
-            return model._default_manager.filter(pk=pk).update(**{name: rotate(token)})
+
+def rotate_one(model: type[models.Model], name: str, pk: Any) -> int:
+    """Rotate one row's secrets under its lock; returns 0 when it is gone or has none."""
+    with durable():
+        rows = model._default_manager.filter(pk=pk)
+        row = rows.select_for_update(no_key=True, of=("self",)).only("pk", name).first()
+        stored = getattr(row, name, None)
+        if stored is None:
+            return 0
+        rotated = rotate(stored) if isinstance(stored, (bytes, memoryview)) else within(stored)
+        return rows.update(**{name: rotated}) if rotated != stored else 0
+
+
+def within(value: Any) -> Any:
+    """Return JSON with every token in it rotated."""
+    if isinstance(value, dict):
+        return {key: within(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [within(item) for item in value]
+    if isinstance(value, str) and value.startswith(TOKEN_START):
+        return rotate(value.encode()).decode()
+    return value

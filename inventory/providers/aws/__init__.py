@@ -63,7 +63,8 @@ class Ec2Provider:
 
     def test_connection(self) -> AccountIdentity:
         with translated("get_caller_identity"):
-            answer = self.session.client("sts", self.session.home_region).get_caller_identity()
+            # Once: a person is waiting for the answer.
+            answer = self.session.client("sts", self.session.home_region, attempts=1).get_caller_identity()
         return AccountIdentity(account=str(answer.get("Account", "")), principal=str(answer.get("Arn", "")))
 
     def regions(self) -> Sequence[RegionInfo]:

@@ -1,0 +1,132 @@
+"""What our admin pages share: events for every change, and pages with one form."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+from django import forms
+from django.contrib import admin, messages
+from django.core.exceptions import PermissionDenied
+from django.db import models
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.template.response import TemplateResponse
+from django.urls import reverse
+from django.utils import timezone
+from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
+
+from portal.accounts import events
+from portal.common.errors import DomainError, InvalidInput
+
+
+class SupplyAdmin(admin.ModelAdmin):
+    """Every added or changed row appends an event; rows that others refer to are kept."""
+
+    list_per_page = 50
+    show_full_result_count = False
+    deletable = False
+
+    def has_delete_permission(self, request: HttpRequest, obj: models.Model | None = None) -> bool:
+        return self.deletable and super().has_delete_permission(request, obj)
+
+    def save_model(self, request: HttpRequest, obj: models.Model, form: Any, change: bool) -> None:
+        super().save_model(request, obj, form, change)
+        fields = form.changed_data if change else list(form.cleaned_data)
+        if change and not fields:
+            return
+        events.record(
+            kind=f"{obj._meta.model_name}.{'changed' if change else 'added'}",
+            subject_type=str(obj._meta.model_name),
+            subject_id=str(getattr(obj, "uid", obj.pk)),
+            actor=request.user,
+            now=timezone.now(),
+            before={name: readable(form.initial.get(name)) for name in fields} if change else {},
+            after={name: readable(form.cleaned_data.get(name)) for name in fields},
+        )
+
+
+class ReadOnlyAdmin(SupplyAdmin):
+    """Rows that the product writes: staff look, and nothing can be typed over."""
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: models.Model | None = None) -> bool:
+        return False
+
+
+class ReadOnlyInline(admin.TabularInline):
+    """Rows of a parent, for looking at."""
+
+    extra = 0
+    can_delete = False
+
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+
+def readable(value: Any) -> Any:
+    """Return a form's value as JSON can hold it."""
+    if value is None or isinstance(value, (bool, int, str, dict, list)):
+        return value
+    return str(value)
+
+
+def age(value: timedelta) -> str:
+    """Return an age in its largest unit, for lists: ``12 min``, ``3 h``, ``5 days``."""
+    minutes = int(value.total_seconds() // 60)
+    if minutes < 120:
+        return _("%(n)s min") % {"n": max(minutes, 0)}
+    if minutes < 48 * 60:
+        return _("%(n)s h") % {"n": minutes // 60}
+    days = minutes // (24 * 60)
+    return ngettext("%(n)s day", "%(n)s days", days) % {"n": days}
+
+
+def form_page(
+    model_admin: SupplyAdmin,
+    request: HttpRequest,
+    pk: int,
+    *,
+    title: str,
+    submit: str,
+    make: Callable[[Any, HttpRequest], forms.Form],
+    act: Callable[[Any, dict[str, Any]], str],
+) -> HttpResponse:
+    """Show one form about one row, and call ``act(row, cleaned data)`` when it is sent.
+
+    ``act`` calls a public function and returns the sentence to show; its refusals are
+    shown at their field. Runs outside of a transaction.
+    """
+    row = model_admin.get_object(request, str(pk))
+    if row is None:
+        raise Http404
+    if not model_admin.has_change_permission(request, row):
+        raise PermissionDenied
+    form = make(row, request)
+    if request.method == "POST" and form.is_valid():
+        try:
+            messages.success(request, act(row, form.cleaned_data))
+        except InvalidInput as error:
+            form.add_error(error.field if error.field in form.fields else None, error.message)
+        except DomainError as error:
+            form.add_error(None, error.message)
+        else:
+            name = f"admin:{row._meta.app_label}_{row._meta.model_name}_change"
+            return HttpResponseRedirect(reverse(name, args=[row.pk]))
+    context = {
+        **model_admin.admin_site.each_context(request),
+        "title": title,
+        "submit": submit,
+        "form": form,
+        "row": row,
+        "opts": model_admin.opts,
+        "media": model_admin.media + form.media,
+    }
+    status = 400 if form.errors else 200
+    return TemplateResponse(request, "admin/inventory/form_page.html", context, status=status)
