@@ -17,7 +17,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from inventory.accounts import request_poll, set_credentials, test_connection
-from inventory.admin.base import ReadOnlyAdmin, SupplyAdmin, age, form_page
+from inventory.admin.base import ReadOnlyAdmin, SupplyAdmin, age, form_page, staff
 from inventory.models import PollRun, ProviderAccount
 from inventory.providers.errors import NotSupported, ProviderError
 from inventory.providers.registry import adapter
@@ -84,8 +84,8 @@ class ProviderAccountForm(forms.ModelForm):
 class CredentialsForm(forms.Form):
     """The adapter's own fields; nothing stored is ever put back into them."""
 
-    def __init__(self, account: ProviderAccount, *args: Any) -> None:
-        super().__init__(*args)
+    def __init__(self, account: ProviderAccount, data: Any = None) -> None:
+        super().__init__(data)
         for item in adapter(account.provider.kind).credential_fields:
             self.fields[item.name] = forms.CharField(
                 label=item.label,
@@ -135,11 +135,13 @@ class ProviderAccountAdmin(SupplyAdmin):
 
     def credentials_view(self, request: HttpRequest, pk: int) -> HttpResponse:
         def act(account: ProviderAccount, values: dict[str, str]) -> str:
-            set_credentials(account_id=account.pk, credentials=values, actor=request.user, now=timezone.now())
+            set_credentials(
+                account_id=account.pk, credentials=values, actor=staff(request), now=timezone.now()
+            )
             return _("The credentials of %(account)s were stored, encrypted.") % {"account": account}
 
         def make(account: ProviderAccount, request: HttpRequest) -> forms.Form:
-            return CredentialsForm(account, *((request.POST,) if request.method == "POST" else ()))
+            return CredentialsForm(account, request.POST if request.method == "POST" else None)
 
         try:
             return form_page(

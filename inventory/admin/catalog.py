@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from django import forms
 from django.contrib import admin
@@ -39,7 +39,7 @@ class ProviderForm(forms.ModelForm):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        field = self.fields["kind"]
+        field = cast(forms.ChoiceField, self.fields["kind"])
         field.choices = [("", _("None: known from a rate card only")), *((kind, kind) for kind in kinds())]
 
 
@@ -115,9 +115,9 @@ class PricePointInline(ReadOnlyInline):
     def from_(self, point: PricePoint) -> Any:
         return point.period.lower
 
-    @admin.display(description=gettext_lazy("until"), empty_value=gettext_lazy("now"))
+    @admin.display(description=gettext_lazy("until"))
     def until(self, point: PricePoint) -> Any:
-        return point.period.upper
+        return point.period.upper or _("now")
 
 
 @admin.register(Offer)

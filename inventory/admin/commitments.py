@@ -16,7 +16,7 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
-from inventory.admin.base import ReadOnlyInline, SupplyAdmin, form_page
+from inventory.admin.base import ReadOnlyInline, SupplyAdmin, form_page, staff
 from inventory.commitments import (
     cancel_commitment,
     check_commitment,
@@ -92,10 +92,9 @@ class DeliveryForm(forms.Form):
     )
     note = forms.CharField(label=gettext_lazy("Note"), max_length=200, required=False)
 
-    def __init__(self, commitment: Commitment, *args: Any) -> None:
+    def __init__(self, commitment: Commitment, data: Any = None) -> None:
         missing = undelivered(commitment)
-        initial = {"nodes": missing, "accepted_from": commitment.promised.lower}
-        super().__init__(*args, initial=initial)
+        super().__init__(data, initial={"nodes": missing, "accepted_from": commitment.promised.lower})
         self.fields["nodes"].help_text = ngettext(
             "%(n)s node is still to come.", "%(n)s nodes are still to come.", missing
         ) % {"n": missing}
@@ -147,7 +146,7 @@ class CommitmentAdmin(SupplyAdmin):
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
         before = {name: str(form.initial.get(name, "")) for name in form.changed_data} if change else None
-        enter(obj, actor=request.user, now=timezone.now(), before=before)
+        enter(obj, actor=staff(request), now=timezone.now(), before=before)
 
     def get_urls(self) -> list[URLPattern]:
         page = path(
@@ -160,14 +159,14 @@ class CommitmentAdmin(SupplyAdmin):
     def delivery_view(self, request: HttpRequest, pk: int) -> HttpResponse:
         def act(commitment: Commitment, values: dict[str, Any]) -> str:
             nodes = record_delivery(
-                commitment_id=commitment.pk, actor=request.user, now=timezone.now(), **values
+                commitment_id=commitment.pk, actor=staff(request), now=timezone.now(), **values
             )
             return ngettext(
                 "%(n)s node was added to the fleet.", "%(n)s nodes were added to the fleet.", len(nodes)
             ) % {"n": len(nodes)}
 
         def make(commitment: Commitment, request: HttpRequest) -> forms.Form:
-            return DeliveryForm(commitment, *((request.POST,) if request.method == "POST" else ()))
+            return DeliveryForm(commitment, request.POST if request.method == "POST" else None)
 
         return form_page(
             self, request, pk, title=_("Record delivery"), submit=_("Add the nodes"), make=make, act=act
@@ -219,7 +218,7 @@ class CommitmentAdmin(SupplyAdmin):
     def cancel(self, request: HttpRequest, queryset: QuerySet[Commitment]) -> None:
         for commitment in queryset.order_by("pk"):
             try:
-                cancel_commitment(commitment_id=commitment.pk, actor=request.user, now=timezone.now())
+                cancel_commitment(commitment_id=commitment.pk, actor=staff(request), now=timezone.now())
             except DomainError as error:
                 messages.error(request, f"{commitment.uid}: {error}")
             else:
