@@ -174,7 +174,7 @@ def hold_nodes(
 def _pick(request: CapacityRequest, *, now: datetime, wait: bool) -> list[int]:
     among = None
     if wait:
-        among = picking.lock_free(request, now=now)
+        among = picking.free(request, now=now, lock=True)
         if len(among) < request.nodes:
             raise ShortPick
     node_pks = picking.pick(request, now=now, among=among)

@@ -32,7 +32,8 @@ TRANSITIONS: dict[State, frozenset[State]] = {
     State.FAILED: frozenset(),
 }
 WAITING = (State.HELD, State.AWAITING)  # with a deadline, after which they block nobody
-PROMISED = (State.SCHEDULED, State.PROVISIONING, State.ACTIVE)  # C3 holds for these
+RUNNING = (State.PROVISIONING, State.ACTIVE)  # machines with the customer's data may exist
+PROMISED = (State.SCHEDULED, *RUNNING)  # C3 holds for these
 LIVE = (*WAITING, *PROMISED, State.ENDING)
 LAPSE_BATCH = 100
 

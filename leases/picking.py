@@ -128,8 +128,8 @@ def pick(request: CapacityRequest, *, now: datetime, among: Sequence[int] | None
     At most ``request.nodes``, of one region, of one fabric where one suffices (always,
     where the request demands it). First those whose last machine is known to be gone
     (C7), then those in whose gap the period leaves the least (longest gaps stay whole),
-    then those whose fabric has the fewest others free. ``among`` narrows to nodes that
-    the caller has locked.
+    then those whose fabric has the fewest others free. ``among`` narrows the choice, for
+    example to nodes that the caller has locked.
     """
     values = _of(request, now=now, among=list(among or ()), quantity=request.nodes, spare=SPARE)
     return [pk for (pk,) in rows(_pick_statement(request, now=now, narrowed=among is not None), values)]
@@ -184,15 +184,15 @@ def _group(request: CapacityRequest) -> str:
         ),"""  # noqa: S608 - fragments of this module, values as parameters
 
 
-def lock_free(request: CapacityRequest, *, now: datetime) -> list[int]:
-    """Part: lock every node that looks free, *waiting*, in pk order; return them."""
+def free(request: CapacityRequest, *, now: datetime, lock: bool = False) -> list[int]:
+    """Return every node that looks free, in pk order; ``lock`` (a part) also locks them, *waiting*."""
     statement = f"""
         SELECT n.id
         FROM inventory_node n {following(but_lapsed=False)}
         WHERE {wanted(region=request.region)}
           AND {FREE}
         ORDER BY n.id
-        FOR NO KEY UPDATE OF n"""  # noqa: S608 - fragments of this module, values as parameters
+        {"FOR NO KEY UPDATE OF n" if lock else ""}"""  # noqa: S608 - fragments of this module, values as parameters
     return [pk for (pk,) in rows(statement, _of(request, now=now))]
 
 
