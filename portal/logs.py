@@ -63,6 +63,9 @@ def logging_config(*, json: bool, level: str) -> dict[str, Any]:
             "boto3": {"level": "WARNING"},
             "urllib3": {"level": "WARNING"},
             "httpx": {"level": "WARNING"},
-            "celery.utils.functional": {"level": "WARNING"},
+            # django-structlog writes the same, with the request's id.
+            "celery.worker.strategy": {"level": "WARNING"},
+            "celery.app.trace": {"level": "WARNING"},
+            "celery.beat": {"level": "WARNING"},
         },
     }

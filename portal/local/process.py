@@ -32,7 +32,8 @@ def adopt_orphans() -> None:
         _libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
-def _die_with_parent(number: int) -> Callable[[], None]:
+def die_with_parent(number: int) -> Callable[[], None]:
+    """Return a ``preexec_fn`` that has the kernel send ``number`` when this process dies (Linux)."""
     parent = os.getpid()
 
     def before_exec() -> None:
@@ -80,7 +81,7 @@ class Child:
             env=None if env is None else dict(env),
             cwd=cwd,
             start_new_session=True,
-            preexec_fn=_die_with_parent(stop_signal),
+            preexec_fn=die_with_parent(stop_signal),
             user=uid,
             group=gid,
             extra_groups=None if uid is None else [],

@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -60,6 +61,7 @@ class Services:
         Raises :class:`AlreadyRunning` or another :class:`LocalError` that says what to do.
         """
         self._take_lock()
+        remove_sockets_of_killed_run(self.home)
         try:
             self.addresses = self._start()
             write_addresses(self.home, self.addresses)
@@ -209,6 +211,17 @@ class Services:
             addresses_file(self.home).unlink(missing_ok=True)
             self._lock.close()
             self._lock = None
+
+
+def remove_sockets_of_killed_run(home: Path) -> None:
+    """Remove the folder that a run which never stopped has left in /tmp. Call with the lock held."""
+    try:
+        url = json.loads(addresses_file(home).read_text())["database_superuser_url"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    folder = Path(url.rpartition("?host=")[2])
+    if folder.parent == Path("/tmp") and folder.name.startswith("sublet-"):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager

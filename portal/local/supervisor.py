@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 
 from portal.local.addresses import Addresses, write_private
-from portal.local.process import Child, adopt_orphans, end_descendants, stop_all
+from portal.local.process import Child, adopt_orphans, die_with_parent, end_descendants, stop_all
 from portal.local.services import BASE_DIR, Services, Stopped, stopping_on_signals
 from portal.local.storage import LocalError
 
@@ -67,6 +67,7 @@ class Supervisor:
         self.services = Services(home, say=say)
         self.children: list[Child] = []
         self.url = f"http://localhost:{port}"
+        self.stopping = False
 
     def run(self) -> int:
         """Run until a signal (then return 0) or until a child dies (then return 1)."""
@@ -79,10 +80,15 @@ class Supervisor:
                 say(f"Stopping ({signal_name})")
                 return 0
             finally:
+                self.stopping = True
                 stop_all(self.children, patience=6)
                 self.services.stop()
                 end_descendants()
                 (self.home / "run" / "children.json").unlink(missing_ok=True)
+
+    def _echo(self, name: str, line: str) -> None:
+        if not self.stopping:  # goodbyes are in the log files
+            echo(name, line)
 
     # --- start ------------------------------------------------------------------------------------
 
@@ -206,7 +212,7 @@ class Supervisor:
                 log=self.home / "logs" / f"{name}.log",
                 env=environment,
                 cwd=BASE_DIR,
-                echo=echo,
+                echo=self._echo,
             )
         )
 
@@ -295,7 +301,7 @@ def execute(home: Path, command: list[str]) -> int:
                 "SUBLET_LOCAL": "1",
                 "SUBLET_HOME": str(home),
             }
-            child = subprocess.Popen(command, env=environment)
+            child = subprocess.Popen(command, env=environment, preexec_fn=die_with_parent(signal.SIGTERM))
             return child.wait()
         except Stopped:
             return 128 + signal.SIGTERM
