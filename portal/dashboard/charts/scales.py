@@ -43,8 +43,8 @@ def percent(value: float, low: float, high: float) -> float:
 
 def value_ticks(low: float, high: float, count: int = 5) -> list[float]:
     """Return about ``count`` round numbers that enclose ``low`` and ``high``."""
-    if high <= low:
-        high = low + 1
+    if high - low <= 1e-6 * max(1.0, abs(low)):
+        high = low + max(1.0, abs(low) * 1e-3)
     raw = (high - low) / max(1, count - 1)
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(m * power for m in (1, 2, 2.5, 5, 10) if m * power >= raw * (1 - 1e-9))
@@ -63,27 +63,28 @@ def value_axis(ticks: Sequence[float], write: Format) -> list[Tick]:
 
 
 def _local_steps(start: datetime, end: datetime, hours: int, zone: tzinfo) -> Iterator[datetime]:
-    day = start.astimezone(zone).replace(hour=0, minute=0, second=0, microsecond=0)
-    if hours >= 24:
-        # Wall-clock arithmetic: midnight stays midnight when the clocks change.
-        if hours % 168 == 0:
-            day -= timedelta(days=day.weekday())
-        while day <= end:
-            if day >= start:
-                yield day
-            day += timedelta(days=hours // 24)
-        return
-    moment = day.astimezone(UTC)
-    while moment <= end:
-        if moment >= start:
+    # Wall-clock arithmetic from a local midnight: midnight stays midnight when the clocks change.
+    wall = start.astimezone(zone).replace(hour=0, minute=0, second=0, microsecond=0, tzinfo=None)
+    if hours % 168 == 0:
+        wall -= timedelta(days=wall.weekday())
+    last = None
+    while True:
+        # Through UTC, so that a time that the clocks skip becomes the one after it.
+        moment = wall.replace(tzinfo=zone).astimezone(UTC)
+        if moment > end:
+            return
+        if moment >= start and moment != last:
             yield moment.astimezone(zone)
-        moment += hours * HOUR
+        last = moment
+        wall += hours * HOUR
 
 
 def time_axis(start: datetime, end: datetime, zone: tzinfo, count: int = 8) -> list[Tick]:
     """Return at most about ``count`` ticks at round local times between two moments."""
     span = (end - start) / HOUR
-    hours = next((step for step in STEPS if span / step <= count), STEPS[-1])
+    # From two days on, days say more than hours.
+    fitting = (step for step in STEPS if span / step <= count and (step >= 24 or span <= 48))
+    hours = next(fitting, STEPS[-1])
     pattern = (
         pgettext("short date format of django.utils.dateformat", "j M")
         if hours >= 24
