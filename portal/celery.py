@@ -52,6 +52,11 @@ BEAT_SCHEDULE |= {
     "announce-ends": every(60, "leases.tasks.notify_due"),
     "find-orphans": every(600, "leases.tasks.find_orphans"),
 }
+# The event log goes out.
+BEAT_SCHEDULE |= {
+    "dispatch-events": every(20, "portal.notifications.tasks.dispatch_events"),
+    "send-deliveries": every(20, "portal.notifications.tasks.send_deliveries"),
+}
 
 # Only update(): it stays lazy, while reading app.conf here would load the settings too early.
 app.conf.update(

@@ -170,7 +170,7 @@ MIDDLEWARE = [
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
     "allauth.account.middleware.AccountMiddleware",
-    "portal.accounts.middleware.PersonMiddleware",
+    "portal.accounts.middleware.ChosenOrganizationMiddleware",
     "portal.accounts.middleware.StaffMfaMiddleware",
 ]
 

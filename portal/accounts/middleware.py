@@ -1,4 +1,4 @@
-"""Per request: the person's clock and organization; staff prove a second factor."""
+"""Per request: the organization a person works for; staff prove a second factor."""
 
 from __future__ import annotations
 
@@ -11,29 +11,25 @@ from django.contrib import messages
 from django.contrib.auth import REDIRECT_FIELD_NAME
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
-from django.utils import timezone
 from django.utils.http import urlencode
 from django.utils.translation import gettext as _
 
 from portal.accounts.current import ORGANIZATION
 from portal.accounts.models import User
-from portal.accounts.users import zone_of
 
 Answer = Callable[[HttpRequest], HttpResponse]
 
 
-class PersonMiddleware:
-    """Show times in the person's zone, and carry the organization they chose in this session."""
+class ChosenOrganizationMiddleware:
+    """Carry the organization chosen in this session with the person; see ``access.organization_for``."""
 
     def __init__(self, get_response: Answer) -> None:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
-        if not request.user.is_authenticated:
-            return self.get_response(request)
-        request.user.chosen_organization = request.session.get(ORGANIZATION, "")
-        with timezone.override(zone_of(request.user)):
-            return self.get_response(request)
+        if request.user.is_authenticated:
+            request.user.chosen_organization = request.session.get(ORGANIZATION, "")
+        return self.get_response(request)
 
 
 class StaffMfaMiddleware:

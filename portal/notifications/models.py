@@ -25,6 +25,8 @@ class Delivery(models.Model):
     channel = models.CharField(_("channel"), max_length=16, choices=Channel)
     recipient = models.CharField(_("recipient"), max_length=254)
     state = models.CharField(_("state"), max_length=16, choices=State, default=State.PENDING)
+    # Sending again by hand is another message, so that mail programs do not hide it as a copy.
+    edition = models.PositiveSmallIntegerField(default=1, editable=False)
     attempts = models.PositiveIntegerField(_("attempts"), default=0)
     next_try_at = models.DateTimeField(_("next try"), default=timezone.now)
     claim_token = models.UUIDField(null=True, blank=True, editable=False)
