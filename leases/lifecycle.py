@@ -136,7 +136,7 @@ def _release(lease_pks: list[int], *, now: datetime) -> int:
     require_transaction()
     allocations = Allocation.objects.filter(lease__in=lease_pks)
     lock_nodes(allocations.values_list("node_id", flat=True).distinct())
-    Shortfall.objects.filter(lease__in=lease_pks, closed_at=None).update(closed_at=now, allocation=None)
+    Shortfall.objects.filter(lease__in=lease_pks).close(at=now)
     Shortfall.objects.filter(allocation__lease__in=lease_pks).update(allocation=None)
     with connection.cursor() as cursor:  # one statement: nothing that a cascade could reach refers to them
         cursor.execute("DELETE FROM leases_allocation WHERE lease_id = ANY(%s)", [lease_pks])

@@ -236,13 +236,7 @@ def close_shortfall(shortfall: Shortfall, lease: Lease, *, now: datetime, messag
     """Part: end a shortfall: its period ends now, and one that had not begun never was."""
     require_transaction()
     facts = {"since": shortfall.period.lower.isoformat(), "cause": shortfall.cause}
-    if shortfall.period.lower >= now:
-        shortfall.delete()
-    else:
-        until = min(shortfall.period.upper, now)
-        shortfall.period = Period(shortfall.period.lower, until, "[)")
-        shortfall.closed_at = now
-        shortfall.save(update_fields=["period", "closed_at"])
+    Shortfall.objects.filter(pk=shortfall.pk).close(at=now)
     events.record(
         kind="lease.shortfall_closed",
         subject_type="lease",

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from django.contrib.postgres.constraints import ExclusionConstraint
 from django.contrib.postgres.fields import DateTimeRangeField, RangeOperators
 from django.db import models
-from django.db.models import F, Q
+from django.db.models import F, Func, Q, Value
+from django.db.models.functions import Least
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
@@ -106,11 +109,26 @@ class Allocation(models.Model):
         return f"{self.node_id} {self.purpose} {self.period}"
 
 
+class ShortfallQuerySet(models.QuerySet["Shortfall"]):
+    """Shortfalls, and the one way to close them."""
+
+    def close(self, *, at: datetime) -> int:
+        """End the open ones at ``at`` (UTC); return how many. What had not begun by then is deleted.
+
+        The period ends with the shortfall, so that whoever charges or counts reads the period alone.
+        """
+        open_ones = self.filter(closed_at=None)
+        never_began, _per_model = open_ones.filter(period__startswith__gte=at).delete()
+        until = Least(F("period__endswith"), Value(at))
+        period = Func(F("period__startswith"), until, Value("[)"), function="tstzrange")
+        return never_began + open_ones.update(closed_at=at, period=period)
+
+
 class Shortfall(models.Model):
     """One node that a lease should have and has not: since when and why. Never charged.
 
-    With ``allocation`` the node is given but not delivered yet (late); without, the
-    lease lost it. C3 counts only the latter, P3 both.
+    With ``allocation`` the lease has the node, but it is not delivered or does not work;
+    without, the lease has lost it. C3 counts only the latter, P3 both.
     """
 
     class Cause(models.TextChoices):
@@ -130,6 +148,8 @@ class Shortfall(models.Model):
     told_at = models.DateTimeField(_("customer told"), null=True, blank=True)
     closed_at = models.DateTimeField(_("closed"), null=True, blank=True)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    objects = ShortfallQuerySet.as_manager()
 
     class Meta:
         verbose_name = _("shortfall")

@@ -55,7 +55,7 @@ def open_for(
 def close_for(*, lease: Lease, allocation: Allocation, now: datetime) -> None:
     """Part: close the allocation's open shortfall, if any: the node is delivered. The lease is locked."""
     require_transaction()
-    if not Shortfall.objects.filter(allocation=allocation, closed_at=None).update(closed_at=now):
+    if not Shortfall.objects.filter(allocation=allocation).close(at=now):
         return
     events.record(
         kind="lease.shortfall_closed",
@@ -71,4 +71,4 @@ def close_for(*, lease: Lease, allocation: Allocation, now: datetime) -> None:
 def close_all(*, lease: Lease, at: datetime) -> None:
     """Part: close every open shortfall of a lease that is over. The lease is locked."""
     require_transaction()
-    Shortfall.objects.filter(lease=lease, closed_at=None).update(closed_at=at)
+    Shortfall.objects.filter(lease=lease).close(at=at)
