@@ -12,11 +12,12 @@ from billing.models.invoices import (
 )
 from billing.models.ledger import AccountingPeriod, Entry, LedgerAccount, Posting
 from billing.models.prices import PriceRule, Quote
-from billing.models.vendor import BillLine, Finding, VendorBill
+from billing.models.vendor import BillLine, BillRow, Finding, UpstreamAccrual, VendorBill
 
 __all__ = [
     "AccountingPeriod",
     "BillLine",
+    "BillRow",
     "BillingAccount",
     "Charge",
     "Entry",
@@ -32,6 +33,7 @@ __all__ = [
     "PriceRule",
     "Quote",
     "Seller",
+    "UpstreamAccrual",
     "UsageRecord",
     "VendorBill",
 ]
