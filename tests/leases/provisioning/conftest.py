@@ -38,6 +38,7 @@ class Faults:
 
     before: dict[str, list[BaseException | Callable[[], None] | None]] = field(default_factory=dict)
     after: dict[str, list[BaseException | Callable[[], None] | None]] = field(default_factory=dict)
+    answers: dict[str, list[Any]] = field(default_factory=dict)  # instead of calling at all
     calls: list[str] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -66,6 +67,8 @@ class FaultyProvider:
         def call(*args: Any, **kwargs: Any) -> Any:
             self._faults.calls.append(name)
             self._faults.strike(self._faults.before, name)
+            if self._faults.answers.get(name):
+                return self._faults.answers[name].pop(0)
             answer = method(*args, **kwargs)
             self._faults.strike(self._faults.after, name)
             return answer
