@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 
 from django.conf import settings
-from django.db.models import F, QuerySet
+from django.db.models import F, Q, QuerySet
 from django.utils.translation import gettext as _
 
 from inventory.models import Node, ProviderAccount
@@ -258,10 +258,10 @@ def _remove(claimed: Claimed[Orphan], providers: upstream.Providers, clock: Cloc
 
 
 def _keeps_data(orphan: Orphan) -> bool:
-    """Tell whether it is a machine that was delivered, recorded as lost, and whose lease still runs."""
+    """Tell whether it is (a disk of) a machine that was delivered, recorded as lost, and whose lease runs."""
     return Instance.objects.filter(
+        Q(provider_id=orphan.resource_id) | Q(intent__token=orphan.tags.get(TAG_TOKEN, "")),
         account=orphan.account,
-        provider_id=orphan.resource_id,
         state=Instance.State.LOST,
         ready_at__isnull=False,
         allocation__lease__state__in=RUNS,
