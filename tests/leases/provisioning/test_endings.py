@@ -187,7 +187,9 @@ def test_the_end_of_the_last_lease_that_nobody_swept_yet_is_waited_for(cloud: Cl
     assert first.allocations.get().delivered.upper == START + timedelta(hours=2)
 
 
-def test_a_machine_that_takes_long_is_late_after_the_grace(cloud: Cloud, lease: Lease, faults: Faults) -> None:
+def test_a_machine_that_takes_long_is_late_after_the_grace(
+    cloud: Cloud, lease: Lease, faults: Faults
+) -> None:
     sweep.start_due(now=at(1))
     faults.before["prepare_lease"] = [TimedOut("no answer in time")]
     sweep.launch_due(now=at(1))
