@@ -16,5 +16,11 @@ function nameFields(root) {
   }
 }
 
+// The two-column chooser names its magnifying glass, which has no role to carry a name.
+function giveRoles() {
+  for (const icon of document.querySelectorAll("span[aria-label]:not([role])")) icon.setAttribute("role", "img");
+}
+
 nameFields(document);
+addEventListener("load", () => requestAnimationFrame(giveRoles));
 document.addEventListener("formset:added", (event) => nameFields(event.target.closest(".inline-group")));

@@ -55,10 +55,11 @@ document.addEventListener("keydown", (event) => {
   }
 });
 
-// Regions that scroll sideways can be reached by keyboard only while there is something to scroll.
+// Regions that scroll can be reached by keyboard only while there is something to scroll.
 const scrollable = new ResizeObserver((entries) => {
   for (const { target } of entries) {
-    const overflows = target.scrollWidth > target.clientWidth + 1;
+    const overflows =
+      target.scrollWidth > target.clientWidth + 1 || target.scrollHeight > target.clientHeight + 1;
     if (overflows) target.setAttribute("tabindex", "0");
     else target.removeAttribute("tabindex");
   }
