@@ -78,12 +78,14 @@ def due(*, now: datetime | None, lease_id: int | None = None) -> list[int]:
         cursor.execute(
             """
             WITH metered AS (
-                SELECT a.id, a.lease_id, a.delivered * a.period * tstzrange(NULL, %(now)s::timestamptz) AS delivered
+                SELECT a.id, a.lease_id, coalesce(
+                    a.delivered * a.period * tstzrange(NULL, %(now)s::timestamptz), 'empty'
+                ) AS delivered
                 FROM billing_fundshold h
                 JOIN leases_allocation a ON a.lease_id = h.lease_id
                 WHERE (h.released_at IS NULL OR h.released_at > %(late)s)
                     AND (%(lease)s::bigint IS NULL OR h.lease_id = %(lease)s::bigint)
-                    AND a.purpose = 'lease' AND a.delivered IS NOT NULL
+                    AND a.purpose = 'lease'
             )
             SELECT m.id FROM metered m
             WHERE tstzmultirange(m.delivered) - coalesce(
