@@ -42,7 +42,7 @@ BEAT_SCHEDULE: dict[str, dict[str, Any]] = {
 # Leases and their machines. A sweep that finds nothing is one query.
 BEAT_SCHEDULE |= {
     "poll-providers": every(60, "inventory.tasks.poll_due"),
-    "forget-old-polls": every(86_400, "inventory.tasks.forget_old_runs"),
+    "forget-old-polls": at(crontab(hour=3, minute=40), "inventory.tasks.forget_old_runs", expires=3600),
     "lapse-holds": every(30, "leases.tasks.lapse_holds"),
     "start-leases": every(20, "leases.tasks.start_due"),
     "launch-machines": every(20, "leases.tasks.launch_due"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -9,9 +10,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
+from django.db import transaction
 
-from inventory.catalog import load_shipped
+from inventory.catalog import load_facts
 from inventory.models import Provider, ProviderAccount
+from inventory.rate_cards import read_card, store_card
 from portal.common.crypto import encrypt
 
 NOW = datetime(2026, 11, 1, 12, 0, tzinfo=UTC)
@@ -23,10 +26,28 @@ def now() -> datetime:
     return NOW
 
 
+CARDS = {
+    "aws": """region,instance_type,usd_per_hour
+us-east-1,p5.48xlarge,55.04
+us-east-1,p4d.24xlarge,21.957642
+us-gov-west-1,p4d.24xlarge,27.447
+""",
+    "nebius": """region,instance_type,usd_per_hour,usd_per_hour_spot
+eu-north1,gpu-h100-sxm_8gpu-128vcpu-1600gb,23.60,10
+eu-north1,gpu-l40s-a_1gpu-16vcpu-64gb,1.7468,
+""",
+}
+
+
 @pytest.fixture
-def shipped(db: None) -> None:
-    """The catalog that ships with Sublet: providers, GPU models, types and list prices."""
-    load_shipped(now=datetime(2026, 10, 1, tzinfo=UTC))
+def supply(db: None) -> None:
+    """All providers, GPU models and instance types that ship, and two short rate cards."""
+    with transaction.atomic():
+        load_facts()
+        for slug, card in CARDS.items():
+            provider = Provider.objects.get(slug=slug)
+            lines = read_card(provider=provider, file=io.BytesIO(card.encode()))
+            store_card(provider=provider, lines=lines, now=datetime(2026, 10, 1, tzinfo=UTC))
 
 
 def make_account(kind: str = "aws", **fields: Any) -> ProviderAccount:
@@ -43,7 +64,7 @@ def make_account(kind: str = "aws", **fields: Any) -> ProviderAccount:
 
 
 @pytest.fixture
-def ec2_account(shipped: None, moto_ec2: str) -> ProviderAccount:
+def ec2_account(supply: None, moto_ec2: str) -> ProviderAccount:
     return make_account(options={"endpoint_url": moto_ec2, "regions": ["us-east-1"], "image": "ami-12c6146b"})
 
 

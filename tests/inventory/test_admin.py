@@ -18,7 +18,7 @@ from portal.common.crypto import decrypt, encrypt
 from tests.inventory.conftest import KEYS, make_account
 from tests.inventory.test_deliveries import deliver, make_commitment
 
-pytestmark = pytest.mark.usefixtures("shipped")
+pytestmark = pytest.mark.usefixtures("supply")
 
 MODELS = [model for model in site._registry if model._meta.app_label == "inventory"]
 

@@ -17,14 +17,14 @@ from portal.common.periods import period
 from tests.concurrency import race
 from tests.inventory.conftest import make_account
 
-pytestmark = pytest.mark.usefixtures("shipped")
+pytestmark = pytest.mark.usefixtures("supply")
 
 START = datetime(2026, 12, 1, tzinfo=UTC)
 END = datetime(2027, 12, 1, tzinfo=UTC)
 
 
 @pytest.fixture
-def commitment(shipped) -> Commitment:
+def commitment(supply) -> Commitment:
     return make_commitment()
 
 
@@ -87,7 +87,7 @@ def test_nodes_share_fabrics_of_the_given_size(commitment, now):
     assert {fabric.zone for fabric in Fabric.objects.all()} == {commitment.zone}
 
 
-def test_single_nodes_have_no_fabric(now, shipped):
+def test_single_nodes_have_no_fabric(now, supply):
     deliver(make_commitment(fabric_size=1), 2, now)
     assert set(Node.objects.values_list("fabric", flat=True)) == {None}
     assert not Fabric.objects.exists()
@@ -118,7 +118,7 @@ def test_what_cannot_be_delivered_changes_nothing(commitment, now, nodes, fields
     assert not Event.objects.exists()
 
 
-def test_a_cancelled_commitment_delivers_nothing(now, shipped):
+def test_a_cancelled_commitment_delivers_nothing(now, supply):
     commitment = make_commitment(cancelled_at=now)
     with pytest.raises(Conflict, match="cancelled"):
         deliver(commitment, 1, now)

@@ -16,7 +16,7 @@ from portal.accounts.models import Event
 
 HEADER = "region,instance_type,usd_per_hour,usd_per_hour_spot\n"
 
-pytestmark = pytest.mark.usefixtures("shipped")
+pytestmark = pytest.mark.usefixtures("supply")
 
 
 def load(text: str | bytes, now, provider: str = "nebius"):

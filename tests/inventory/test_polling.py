@@ -23,7 +23,7 @@ from tests.concurrency import race
 from tests.inventory.conftest import make_account
 from tests.inventory.fake_cloud import A100, H100, FakeCloud, catalog, offer
 
-pytestmark = pytest.mark.usefixtures("shipped")
+pytestmark = pytest.mark.usefixtures("supply")
 
 
 @pytest.fixture
