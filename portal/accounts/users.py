@@ -1,4 +1,4 @@
-"""A person's own details: name and time zone."""
+"""People: their name and clock, and help for those who lost their second factor."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ import zoneinfo
 from datetime import datetime
 from functools import lru_cache
 
+from allauth.mfa.models import Authenticator
+from django.contrib.auth import SESSION_KEY
+from django.contrib.sessions.models import Session
 from django.utils.translation import gettext as _
 
 from portal.accounts import events
 from portal.accounts.models import User
 from portal.accounts.texts import clean_line
-from portal.common.errors import InvalidInput
-from portal.common.transactions import durable
+from portal.common.errors import Conflict, InvalidInput
+from portal.common.transactions import durable, require_transaction
 
 
 @lru_cache(maxsize=1)
@@ -63,3 +66,36 @@ def update_profile(*, user: User, full_name: str, time_zone: str, now: datetime)
             )
     user.full_name, user.time_zone = clean["full_name"], clean["time_zone"]
     return user
+
+
+def remove_factors(*, user: User, actor: User, now: datetime) -> int:
+    """Remove a person's second factors and recovery codes, for somebody who lost theirs.
+
+    The caller has checked who asks. Their sessions end, so that nobody stays in on
+    the strength of what was removed. Returns how many were removed; raises
+    :class:`Conflict` when there were none.
+    """
+    with durable():
+        factors = Authenticator.objects.filter(user=user)
+        types = sorted(factors.values_list("type", flat=True))
+        if not types:
+            raise Conflict(_("%(email)s has no second factor.") % {"email": user.email})
+        factors.delete()
+        end_sessions(user=user, now=now)
+        events.record(
+            kind="user.factors_removed_by_staff",
+            subject_type="user",
+            subject_id=str(user.pk),
+            actor=actor,
+            now=now,
+            before={"email": user.email, "types": types},
+        )
+    return len(types)
+
+
+def end_sessions(*, user: User, now: datetime) -> None:
+    """Part: sign the person out everywhere."""
+    require_transaction()
+    for session in Session.objects.filter(expire_date__gt=now).iterator():
+        if session.get_decoded().get(SESSION_KEY) == str(user.pk):
+            session.delete()
