@@ -68,6 +68,12 @@ def next_month(month: date) -> date:
     return date(month.year + month.month // 12, month.month % 12 + 1, 1)
 
 
+def last_month(moment: datetime) -> date:
+    """Return the first day of the UTC month before the one of ``moment``."""
+    first = month_of(moment)
+    return date(first.year - (first.month == 1), (first.month - 2) % 12 + 1, 1)
+
+
 def month_start(month: date) -> datetime:
     """Return the first moment of ``month``, UTC."""
     return datetime(month.year, month.month, 1, tzinfo=UTC)

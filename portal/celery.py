@@ -57,6 +57,17 @@ BEAT_SCHEDULE |= {
     "dispatch-events": every(20, "portal.notifications.tasks.dispatch_events"),
     "send-deliveries": every(20, "portal.notifications.tasks.send_deliveries"),
 }
+# Money. By the clock where a month or an hour counts: a restarted beat then misses none.
+BEAT_SCHEDULE |= {
+    "settle-awaiting": every(60, "billing.tasks.settle_awaiting"),
+    "meter": at(crontab(minute="5"), "billing.tasks.meter", expires=3000),
+    "draft-last-month": at(
+        crontab(minute="30", hour="2", day_of_month="1-3"), "billing.tasks.draft_last_month", expires=72_000
+    ),
+    "close-last-month": at(
+        crontab(minute="0", hour="3", day_of_month="10-12"), "billing.tasks.close_last_month", expires=72_000
+    ),
+}
 
 # Only update(): it stays lazy, while reading app.conf here would load the settings too early.
 app.conf.update(

@@ -1,0 +1,41 @@
+"""Money's background work: each task calls one function, and running twice changes nothing."""
+
+from __future__ import annotations
+
+from celery import shared_task
+from django.utils import timezone
+
+from billing import checkout, invoicing, ledger, metering
+
+
+@shared_task
+def meter() -> None:
+    """Charge what was delivered since the last run."""
+    metering.meter_due(now=timezone.now())
+
+
+@shared_task
+def settle_awaiting() -> None:
+    """Schedule leases whose funds arrived, pay open invoices from wallets, mark lapsed quotes."""
+    now = timezone.now()
+    checkout.settle_awaiting(now=now)
+    invoicing.pay_due(now=now)
+    checkout.lapse_quotes(now=now)
+
+
+@shared_task
+def draft_last_month() -> None:
+    """Meter to the end, then draft last month's invoices; staff look at them and finalize."""
+    now = timezone.now()
+    metering.meter_due(now=now)
+    invoicing.draft_month(month=ledger.last_month(now), now=now)
+
+
+@shared_task
+def close_last_month() -> None:
+    """Close the books of last month; facts that come later go to the open month and keep their date."""
+    now = timezone.now()
+    try:
+        ledger.close_period(month=ledger.last_month(now), actor=None, now=now)
+    except ledger.PeriodClosed:  # staff were first, or an earlier run
+        return
