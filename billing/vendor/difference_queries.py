@@ -10,8 +10,8 @@ NAME_LINES = """
 WITH wrong AS (
     SELECT id, ordinal, period,
         CASE WHEN line_class LIKE 'commitment%' THEN 'commitment_unknown' ELSE line_class END AS line_class,
-        CASE WHEN resource <> '' THEN resource WHEN kind = 'pool' THEN concat_ws(' ', rule, sku, region, reservation)
-             ELSE line_key END AS about
+        concat_ws(' ', CASE WHEN resource <> '' THEN resource WHEN kind = 'pool' THEN concat_ws(' ', rule, sku, region, reservation)
+             ELSE line_key END, currency) AS about
     FROM vendor_line
     WHERE line_class IN ('qty_over', 'qty_under', 'price_variance', 'orphan_unknown', 'orphan_tail',
                          'orphan_head', 'duplicate', 'unit_mismatch', 'missing_key', 'fx')
@@ -41,7 +41,7 @@ FROM started s WHERE s.id = v.id
 # What each difference is about, with the facts that its digest covers.
 OF_LINES = """
 SELECT v.finding_class, v.finding_key, count(*) AS lines, min(l.resource_id) AS resource,
-    min(l.service) AS service, min(lower(v.period)) AS start, max(upper(v.period)) AS "end",
+    min(l.service) AS service, min(l.currency) AS currency, min(lower(v.period)) AS start, max(upper(v.period)) AS "end",
     (array_agg(v.id ORDER BY v.ordinal))[1] AS line,
     sum(v.q) AS q, sum(v.e) AS e, CASE WHEN count(DISTINCT v.p) = 1 THEN min(v.p) END AS p,
     sum(v.cost) / nullif(sum(v.q), 0) AS billed_price,

@@ -41,6 +41,7 @@ class Difference:
     amount: Decimal  # above zero: billed more than we expected
     material: bool
     summary: str
+    currency: str
     resource_id: str = ""
     period: Period | None = None
     line_id: int | None = None
@@ -101,7 +102,7 @@ def _describe(finding: Finding, found: Difference, bill: VendorBill) -> None:
     finding.digest = found.digest
     finding.material = found.material
     finding.amount = found.amount
-    finding.currency = bill.currency
+    finding.currency = found.currency
     finding.summary = found.summary[:300]
     finding.bill = bill
     finding.line_id = found.line_id
@@ -137,7 +138,7 @@ def _update(
         finding.note = _with_note(
             finding.note,
             _("Open again: %(bill)s shows %(amount)s, it was %(was)s.")
-            % {"bill": bill, "amount": format_money(found.amount, bill.currency), "was": was},
+            % {"bill": bill, "amount": format_money(found.amount, found.currency), "was": was},
             now,
         )
         finding.state = Finding.State.OPEN
@@ -175,7 +176,8 @@ def _of_lines(cursor: Any, bill: VendorBill) -> Iterator[Difference]:
             digest=row["digest"],
             amount=row["amount"],
             material=abs(row["amount"]) > tolerances.LINE_AMOUNT or row["finding_class"] == "fx",
-            summary=_line_summary(row, bill.currency),
+            summary=_line_summary(row, row["currency"]),
+            currency=row["currency"],
             resource_id=row["resource"],
             period=period,
             line_id=row["line"],
@@ -205,7 +207,7 @@ def _line_summary(row: dict[str, Any], currency: str) -> str:
         "duplicate": _("%(name)s: billed twice, %(span)s: %(amount)s"),
         "unit_mismatch": _("%(name)s: its unit is not understood, %(span)s: %(amount)s"),
         "missing_key": _("%(name)s: machine hours that name no machine, %(span)s: %(amount)s"),
-        "fx": _("%(name)s: billed in another currency than the rest, %(span)s"),
+        "fx": _("%(name)s: billed in another currency than the rest, %(span)s: %(amount)s"),
         "commitment_unknown": _("%(name)s: a commitment that is not recorded here, %(span)s: %(amount)s"),
     }  # fmt: skip
     return texts[row["finding_class"]] % facts
@@ -232,6 +234,7 @@ def _of_commitments(cursor: Any, bill: VendorBill) -> Iterator[Difference]:
                 "billed": format_money(row["billed"], bill.currency),
                 "expected": format_money(row["expected"], bill.currency),
             },
+            currency=bill.currency,
             resource_id=row["resource"],
             period=Period(row["start"], row["end"], "[)"),
             line_id=row["line"],
@@ -276,6 +279,7 @@ def _not_billed(cursor: Any, bill: VendorBill, now: datetime) -> Iterator[Differ
                 "hours": _number(row["hours"]),
                 "span": f"{row['start']:%Y-%m-%d %H:%M} – {row['end']:%Y-%m-%d %H:%M}",
             },
+            currency=bill.currency,
             resource_id=row["resource"],
             period=Period(row["start"], row["end"], "[)"),
         )
@@ -309,6 +313,7 @@ def _of_invoices(cursor: Any, bill: VendorBill) -> Iterator[Difference]:
                 "lines": lines,
                 "total": format_money(total, bill.currency),
             },
+            currency=bill.currency,
             lines=lines,
         )
 

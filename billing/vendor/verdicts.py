@@ -120,7 +120,7 @@ found AS (
     FROM judged
 )
 SELECT s.id, s.ordinal, s.line_key, s.machine, s.allocation_id, s.commitment, s.resource, s.sku, s.meter,
-       s.region, s.reservation, s.period, s.status, s.cost, s.quantity, s.measure, s.kind,
+       s.region, s.reservation, s.period, s.status, s.currency, s.cost, s.quantity, s.measure, s.kind,
        coalesce(f.q, s.q) AS q,
        CASE
            WHEN s.kind <> 'machine' THEN s.kind
