@@ -108,4 +108,6 @@ class HealthMiddleware:
             return self.get_response(request)
         parts = report()
         status = 200 if all(part["ok"] for part in parts.values()) else 503
-        return JsonResponse(parts, status=status, headers={"Cache-Control": "no-store"})
+        answer = JsonResponse(parts, status=status, headers={"Cache-Control": "no-store"})
+        answer._has_been_logged = True  # type: ignore[attr-defined]  # asked every few seconds: the answer is enough
+        return answer
