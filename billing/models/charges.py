@@ -6,6 +6,7 @@ from functools import partial
 
 from django.contrib.postgres.constraints import ExclusionConstraint
 from django.contrib.postgres.fields import DateTimeRangeField, RangeOperators
+from django.contrib.postgres.fields.ranges import RangeStartsWith
 from django.db import models
 from django.db.models import F, Q
 from django.utils import timezone
@@ -36,6 +37,10 @@ class Charge(models.Model):
     source = models.CharField(_("source"), max_length=120, unique=True)  # "usage:<allocation>:<start>"
     description = models.CharField(_("description"), max_length=200)
     period = DateTimeRangeField(_("period"), default_bounds="[)")
+    # A range cannot be a pagination cursor, nor be grouped by day; its beginning can.
+    started_at = models.GeneratedField(
+        expression=RangeStartsWith("period"), output_field=models.DateTimeField(), db_persist=True
+    )
     quantity = models.DecimalField(_("quantity"), max_digits=20, decimal_places=8)  # GPU-seconds for usage
     unit = models.CharField(_("unit"), max_length=16)  # "gpu_second", "each"
     unit_price = models.DecimalField(_("unit price"), max_digits=20, decimal_places=8)  # usage: per GPU-hour
@@ -58,6 +63,7 @@ class Charge(models.Model):
                 fields=["organization", "id"], condition=Q(invoice_line=None), name="charge_unbilled"
             ),
             models.Index(fields=["lease", "id"], name="charge_lease"),
+            models.Index(fields=["organization", "-started_at", "-id"], name="charge_history"),
         ]
         constraints = [
             models.CheckConstraint(
