@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 
-from leases.models import Access
+from leases.models import Access, Lease
 
 
 def ssh_command(access: Access) -> str:
@@ -16,3 +16,9 @@ def ssh_command(access: Access) -> str:
     target = f"{access.username}@{host.strip('[]')}" if access.username else host.strip("[]")
     words = ["ssh", *([] if port == "22" else ["-p", port]), target]
     return shlex.join(words)
+
+
+def ssh_commands(lease: Lease) -> list[str]:
+    """Return the commands for all machines of the lease that let the customer in now."""
+    found = Access.objects.filter(lease=lease, kind=Access.Kind.SSH, revoked_at=None).order_by("pk")
+    return [ssh_command(access) for access in found]
