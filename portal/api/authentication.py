@@ -5,8 +5,6 @@ from __future__ import annotations
 from django.contrib.auth.models import AnonymousUser
 from django.utils import timezone
 from django.utils.translation import gettext as _
-from drf_spectacular.extensions import OpenApiAuthenticationExtension
-from drf_spectacular.openapi import AutoSchema
 from rest_framework.authentication import BaseAuthentication, get_authorization_header
 from rest_framework.exceptions import AuthenticationFailed
 from rest_framework.request import Request
@@ -35,16 +33,6 @@ class TokenAuthentication(BaseAuthentication):
         return self.keyword
 
 
-class TokenScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
-    """Describes the token to the schema."""
-
-    target_class = "portal.api.authentication.TokenAuthentication"
-    name = "token"
-
-    def get_security_definition(self, auto_schema: AutoSchema) -> dict[str, str]:
-        return {"type": "http", "scheme": "bearer", "description": "An API token of your organization."}
-
-
 def caller(request: Request) -> User:
     """Return the signed-in person (views run after ``IsAuthenticated``)."""
     user = request.user
@@ -60,5 +48,5 @@ def organization_of(request: Request) -> Organization:
     """
     if isinstance(request.auth, ApiToken):
         return request.auth.organization
-    uid = request.headers.get("Sublet-Organization") or request.session.get("organization")
+    uid = request.headers.get("Sublet-Organization") or None
     return access.organization_for(user=caller(request), uid=uid)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
-from rest_framework.views import APIView
 
 from portal.accounts.models import ApiToken
+
+if TYPE_CHECKING:  # DRF's views read these classes while they are imported
+    from rest_framework.views import APIView
 
 
 class HasScope(BasePermission):

@@ -94,6 +94,6 @@ def reference(request: HttpRequest) -> HttpResponse:
     context = {
         "info": schema["info"],
         "groups": operations(schema),
-        "root": request.build_absolute_uri("/api/v1/"),
+        "example": 'curl -H "Authorization: Bearer sublet_…" ' + request.build_absolute_uri("/api/v1/leases"),
     }
     return render(request, "api/reference.html", context)

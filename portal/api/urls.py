@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.urls import path, re_path
 from drf_spectacular.views import SpectacularAPIView
 
-from portal.api import errors
+from portal.api import errors, schema  # noqa: F401 - describes the token to the schema
 from portal.api.reference import reference
 from portal.api.views import catalog, leases, money, quotes
 

@@ -102,14 +102,8 @@ class Availability(APIView):
         organization = organization_of(request)
         found = availability.search(
             organization=organization,
-            gpu_model=data["gpu_model"],
-            gpus_per_node=data["gpus_per_node"],
-            nodes=data["nodes"],
-            earliest=data["from"],
-            latest=data["to"],
-            hours=data["hours"],
-            region=data["region"],
-            one_fabric=data["one_fabric"],
+            request=capacity_request({**data, "start": data["from"], "end": data["to"]}),
+            hours=data.get("hours"),
             now=now,
         )
         return Response(
@@ -118,6 +112,7 @@ class Availability(APIView):
                     {
                         "start": instant(slot.start),
                         "end": instant(slot.end),
+                        "latest_start": instant(slot.latest_start),
                         "region": slot.region,
                         "nodes_free": slot.nodes_free,
                         "rate_per_gpu_hour": money(slot.rate_per_gpu_hour, slot.currency, exact=True)
@@ -127,7 +122,7 @@ class Availability(APIView):
                     }
                     for slot in found.slots
                 ],
-                "alternatives": found.alternatives,
+                "alternatives": [near.as_dict() for near in found.alternatives],
             }
         )
 

@@ -11,8 +11,9 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from billing.access import charges_of, invoice_for, invoices_of
+from billing.access import invoice_for
 from billing.documents import invoice_pdf
+from billing.history import charges_of, invoices_of
 from billing.models import Charge, Invoice
 from portal.accounts.models import ApiToken
 from portal.api import representations
