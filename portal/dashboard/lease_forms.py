@@ -1,0 +1,164 @@
+"""Forms about leases: where to look for capacity, and how a lease is set up."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from django import forms
+from django.db.models import F
+from django.utils import timezone
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
+from inventory.models import Node
+from leases.models import Lease
+from portal.accounts.models import Organization, Project, SSHKey
+
+MAX_NODES = 1000
+MAX_HOURS = 5 * 366 * 24
+
+
+class LeaseSettingsForm(forms.Form):
+    """Name, project, keys and addresses of a lease that has not started."""
+
+    name = forms.CharField(label=gettext_lazy("Name"), max_length=80)
+    project = forms.ModelChoiceField(
+        label=gettext_lazy("Project"),
+        queryset=Project.objects.none(),
+        required=False,
+        to_field_name="uid",
+        empty_label=gettext_lazy("No project"),
+    )
+    ssh_keys = forms.ModelMultipleChoiceField(
+        label=gettext_lazy("SSH keys that get in"),
+        queryset=SSHKey.objects.none(),
+        required=False,
+        to_field_name="uid",
+        widget=forms.CheckboxSelectMultiple,
+    )
+    allowed_addresses = forms.CharField(
+        label=gettext_lazy("Networks that reach SSH"),
+        required=False,
+        max_length=3000,
+        widget=forms.Textarea(attrs={"rows": 3, "spellcheck": "false"}),
+        help_text=gettext_lazy(
+            "One a line, for example 203.0.113.7 or 203.0.113.0/24. Empty: nobody gets in."
+        ),
+    )
+
+    def __init__(self, *args: Any, organization: Organization, lease: Lease, **kwargs: Any) -> None:
+        kwargs.setdefault(
+            "initial",
+            {
+                "name": lease.name,
+                "project": lease.project.uid if lease.project else "",
+                "ssh_keys": [key.uid for key in lease.ssh_keys.all()],
+                "allowed_addresses": "\n".join(lease.allowed_addresses),
+            },
+        )
+        super().__init__(*args, **kwargs)
+        projects: Any = self.fields["project"]
+        projects.queryset = organization.projects.filter(archived_at=None)
+        keys: Any = self.fields["ssh_keys"]
+        keys.queryset = organization.ssh_keys.all()
+        if not keys.queryset.exists():
+            keys.help_text = _("You have no SSH keys yet: add one under SSH keys, then choose it here.")
+
+    def clean_allowed_addresses(self) -> list[str]:
+        """Split what the person wrote; the domain checks each network."""
+        text: str = self.cleaned_data["allowed_addresses"]
+        return text.replace(",", "\n").split()
+
+
+def sellable_gpus() -> list[tuple[str, str]]:
+    """Return the GPU models and node sizes that we hold: ``slug:gpus`` and its words."""
+    rows = (
+        Node.objects.exclude(health=Node.Health.RETIRED)
+        .exclude(commitment=None)
+        .values_list(
+            "instance_type__gpu_model__slug",
+            "instance_type__gpu_model__name",
+            size=F("instance_type__gpus_per_node"),
+        )
+        .distinct()
+        .order_by("instance_type__gpu_model__name", "size")
+    )
+    return [
+        (f"{slug}:{size}", _("%(model)s, %(size)d per node") % {"model": name, "size": size})
+        for slug, name, size in rows
+    ]
+
+
+def held_regions() -> list[tuple[str, str]]:
+    """Return the regions in which we hold nodes: ``provider/code``."""
+    rows = (
+        Node.objects.exclude(health=Node.Health.RETIRED)
+        .exclude(commitment=None)
+        .values_list("region__provider__slug", "region__code")
+        .distinct()
+        .order_by("region__provider__slug", "region__code")
+    )
+    return [(f"{provider}/{code}", f"{provider} {code}") for provider, code in rows]
+
+
+class SearchForm(forms.Form):
+    """N nodes for so long, somewhere between two times."""
+
+    gpu = forms.ChoiceField(label=gettext_lazy("GPU"), choices=())
+    nodes = forms.IntegerField(label=gettext_lazy("Nodes"), min_value=1, max_value=MAX_NODES, initial=1)
+    earliest = forms.DateTimeField(
+        label=gettext_lazy("Earliest start"),
+        widget=forms.DateTimeInput(attrs={"type": "datetime-local"}, format="%Y-%m-%dT%H:%M"),
+    )
+    latest = forms.DateTimeField(
+        label=gettext_lazy("Latest end"),
+        widget=forms.DateTimeInput(attrs={"type": "datetime-local"}, format="%Y-%m-%dT%H:%M"),
+    )
+    duration = forms.IntegerField(
+        label=gettext_lazy("For how long"), min_value=1, max_value=MAX_HOURS, initial=7
+    )
+    unit = forms.ChoiceField(
+        label=gettext_lazy("Unit"),
+        choices=(("24", gettext_lazy("days")), ("1", gettext_lazy("hours")), ("168", gettext_lazy("weeks"))),
+        initial="24",
+    )
+    region = forms.ChoiceField(label=gettext_lazy("Region"), choices=(), required=False)
+    one_fabric = forms.BooleanField(label=gettext_lazy("All nodes on one fabric"), required=False)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        gpu: Any = self.fields["gpu"]
+        gpu.choices = sellable_gpus()
+        region: Any = self.fields["region"]
+        region.choices = [("", _("Any region")), *held_regions()]
+
+    @staticmethod
+    def defaults(now: datetime) -> dict[str, Any]:
+        """Return what the page asks for before the person has said anything."""
+        start = (timezone.localtime(now) + timedelta(hours=1)).replace(minute=0, second=0, microsecond=0)
+        return {
+            "nodes": 1,
+            "earliest": start,
+            "latest": start + timedelta(days=28),
+            "duration": 7,
+            "unit": "24",
+        }
+
+    def clean(self) -> dict[str, Any]:
+        """Turn the choices into the domain's words, and check that they fit together."""
+        data: dict[str, Any] = super().clean() or {}
+        if self.errors:
+            return data
+        data["gpu_model"], size = data["gpu"].rsplit(":", 1)
+        data["gpus_per_node"] = int(size)
+        data["hours"] = data["duration"] * int(data["unit"])
+        if data["hours"] > MAX_HOURS:
+            self.add_error("duration", _("A lease lasts five years at most."))
+        elif data["latest"] <= data["earliest"]:
+            self.add_error("latest", _("The latest end must be after the earliest start."))
+        elif data["earliest"] + timedelta(hours=data["hours"]) > data["latest"]:
+            self.add_error(
+                "duration", _("That is longer than the time between the earliest start and the latest end.")
+            )
+        return data
