@@ -74,5 +74,8 @@ def logging_config(*, json: bool, level: str) -> dict[str, Any]:
             "celery.worker.strategy": {"level": "WARNING"},
             "celery.app.trace": {"level": "WARNING"},
             "celery.beat": {"level": "WARNING"},
+            "celery.utils.functional": {"level": "WARNING"},
+            # Each sweep would write three lines every few seconds, most of them about nothing.
+            "django_structlog.celery": {"level": "WARNING"},
         },
     }

@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from celery import current_app
 from django.db import transaction
 
 log = logging.getLogger(__name__)
+_silent: ContextVar[bool] = ContextVar("nudges_silent", default=False)
+
+
+@contextmanager
+def silent() -> Iterator[None]:
+    """Send no nudges within: for commands that run the sweeps themselves, such as the demo."""
+    token = _silent.set(True)
+    try:
+        yield
+    finally:
+        _silent.reset(token)
 
 
 def nudge(task: str, *args: Any) -> None:
@@ -24,4 +38,5 @@ def nudge(task: str, *args: Any) -> None:
         except Exception as error:  # noqa: BLE001 - a booking must not fail because of the broker
             log.warning("nudge_failed", extra={"task": task, "error": type(error).__name__})
 
-    transaction.on_commit(send, robust=True)
+    if not _silent.get():
+        transaction.on_commit(send, robust=True)
