@@ -16,6 +16,7 @@ from billing.accepting import (
     settle_awaiting,
 )
 from billing.cancellation import TooLateToCancel, cancel, quote_cancellation
+from billing.declining import decline
 from billing.quoting import lapse_quotes, quote
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "TooLateToCancel",
     "accept",
     "cancel",
+    "decline",
     "funds_for",
     "lapse_quotes",
     "needed_for",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import django_filters
 from django.db.models import QuerySet
 from django.utils import timezone
+from django.utils.translation import gettext as _
 from drf_spectacular.utils import OpenApiTypes, extend_schema
 from rest_framework.generics import GenericAPIView
 from rest_framework.request import Request
@@ -12,6 +13,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from billing import checkout
+from billing.access import quote_for
 from leases.access import lease_for, leases_of
 from leases.models import Lease
 from leases.provisioning.ssh import ssh_commands
@@ -21,6 +23,7 @@ from portal.api.pagination import ByNewest
 from portal.api.serializers import CancelRequest
 from portal.api.throttles import Writes
 from portal.api.views.base import IDEMPOTENCY_KEY, problems, request_key, valid
+from portal.common.errors import NotFound
 
 
 class LeaseFilter(django_filters.FilterSet):
@@ -86,16 +89,16 @@ class CancelLease(APIView):
     def post(self, request: Request, uid: str) -> Response:
         data = valid(CancelRequest, request.data)
         user, organization = caller(request), organization_of(request)
-        lease_for(user=user, uid=uid, organization=organization, permission="lease")
+        lease = lease_for(user=user, uid=uid, organization=organization, permission="lease")
         key, now = request_key(request), timezone.now()
         if "quote" not in data:
-            quote = checkout.quote_cancellation(
-                lease_uid=uid, organization=organization, actor=user, now=now, request_key=key
-            )
+            quote = checkout.quote_cancellation(lease_uid=uid, organization=organization, actor=user, now=now)
             return Response({"quote": representations.quote(quote)})
+        terms = quote_for(user=user, uid=data["quote"], permission="lease", organization=organization)
+        if terms.lease_id != lease.pk:
+            raise NotFound(_("There is no such quote for this lease."))
         lease = checkout.cancel(
-            quote_uid=data["quote"],
-            lease_uid=uid,
+            quote_uid=terms.uid,
             organization=organization,
             actor=user,
             now=now,

@@ -6,8 +6,9 @@ from datetime import timedelta
 from typing import Any
 
 from django.contrib import messages
+from django.contrib.postgres.fields.ranges import RangeEndsWith
 from django.core.paginator import Paginator
-from django.db.models import QuerySet
+from django.db.models import Max, QuerySet
 from django.http import HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
@@ -17,13 +18,13 @@ from django.views.decorators.http import require_POST
 
 from billing import checkout, usage
 from billing.access import quote_for
-from billing.models import Quote
+from billing.models import Quote, UsageRecord
 from leases import configuration
 from leases.access import lease_for, leases_of
 from leases.models import Lease
 from leases.provisioning.ssh import ssh_command
 from leases.provisioning.timeline import timeline
-from portal.common.errors import DomainError
+from portal.common.errors import DomainError, NotFound
 from portal.common.quantities import format_gpus
 from portal.dashboard import charts
 from portal.dashboard.lease_forms import LeaseSettingsForm
@@ -188,6 +189,9 @@ def lease_detail(request: TenantRequest, uid: str) -> HttpResponse:
         "quote": open_quote if open_quote and open_quote.expires_at > now else None,
         "machines": _machines(lease),
         "shortfalls": shortfalls,
+        "charged_until": UsageRecord.objects.filter(allocation__lease=lease).aggregate(
+            until=Max(RangeEndsWith("period"))
+        )["until"],
         "cost": usage.lease_cost(lease) if request.may & {"billing", "lease"} else None,
         "events": timeline(lease),
         "form": form,
@@ -222,11 +226,12 @@ def cancel(request: TenantRequest, uid: str, quote: str) -> HttpResponse:
     """Show the cancellation quote; POST cancels on its terms."""
     lease = lease_for(user=request.user, uid=uid, permission="lease", organization=request.organization)
     terms = quote_for(user=request.user, uid=quote, permission="lease", organization=request.organization)
+    if terms.lease_id != lease.pk:
+        raise NotFound(_("There is no such quote for this lease."))
     if request.method == "POST":
         try:
             checkout.cancel(
                 quote_uid=terms.uid,
-                lease_uid=lease.uid,
                 organization=request.organization,
                 actor=request.user,
                 now=timezone.now(),
