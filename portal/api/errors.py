@@ -81,8 +81,8 @@ def handle(error: Exception, context: dict[str, Any]) -> Response | None:
     else:
         code = str(getattr(error, "default_code", "error")).replace("_", "-")
         detail = str(getattr(error, "detail", error))
-    if isinstance(error, exceptions.Throttled) and error.wait is not None:
-        members["retry_after"] = int(error.wait) + 1
+    if isinstance(error, exceptions.Throttled) and (wait := getattr(error, "wait", None)) is not None:
+        members["retry_after"] = int(wait) + 1
     response.data = problem(code, response.status_code, detail, **members)
     response.content_type = CONTENT_TYPE
     return response

@@ -8,7 +8,7 @@ from rest_framework.pagination import CursorPagination
 class ByNewest(CursorPagination):
     """Newest first by primary key."""
 
-    ordering = "-pk"
+    ordering: str | tuple[str, ...] = "-pk"
     page_size = 50
     page_size_query_param = "limit"
     max_page_size = 200

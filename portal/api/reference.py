@@ -46,7 +46,7 @@ def _fields(schema: dict[str, Any], components: dict[str, Any]) -> list[dict[str
 
 def _content(body: dict[str, Any]) -> dict[str, Any]:
     content = body.get("content", {})
-    first = next(iter(content.values()), {})
+    first: dict[str, Any] = next(iter(content.values()), {})
     return dict(first.get("schema", {}))
 
 

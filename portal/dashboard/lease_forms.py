@@ -6,7 +6,6 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django import forms
-from django.db.models import F
 from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
@@ -79,10 +78,10 @@ def sellable_gpus() -> list[tuple[str, str]]:
         .values_list(
             "instance_type__gpu_model__slug",
             "instance_type__gpu_model__name",
-            size=F("instance_type__gpus_per_node"),
+            "instance_type__gpus_per_node",
         )
         .distinct()
-        .order_by("instance_type__gpu_model__name", "size")
+        .order_by("instance_type__gpu_model__name", "instance_type__gpus_per_node")
     )
     return [
         (f"{slug}:{size}", _("%(model)s, %(size)d per node") % {"model": name, "size": size})

@@ -139,7 +139,7 @@ def home(request: TenantRequest) -> HttpResponse:
         "calendar": calendar_chart(now),
         "chart": chart,
         "recent": recent,
-        "timeline": charts.timeline(
+        "timeline": charts.lease_timeline(
             title=_("Leases"),
             bars=lease_bars(bars),
             start=now - timedelta(days=14),

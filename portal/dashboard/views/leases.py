@@ -117,7 +117,7 @@ def lease_list(request: TenantRequest) -> HttpResponse:
         "show": chosen,
         "project": project,
         "suffix": suffix,
-        "timeline": charts.timeline(
+        "timeline": charts.lease_timeline(
             title=_("Leases"),
             bars=bars,
             start=now - timedelta(days=14),

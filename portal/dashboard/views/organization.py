@@ -20,7 +20,7 @@ from billing.accounts import account_for
 from portal.accounts import access, invitations, members, organizations, projects, ssh_keys, tokens
 from portal.accounts.countries import country_choices
 from portal.accounts.current import choose_organization
-from portal.accounts.models import ApiToken, Membership, Organization, Project, SSHKey
+from portal.accounts.models import ApiToken, Membership, Organization, Project, SSHKey, User
 from portal.accounts.users import time_zones, update_profile
 from portal.common.errors import DomainError
 from portal.dashboard.tenancy import TenantRequest, back, member_page, show_error
@@ -39,6 +39,7 @@ class CreateForm(forms.Form):
 @login_required
 def create(request: HttpRequest) -> HttpResponse:
     """Create an organization for someone who has none, or another one."""
+    assert isinstance(request.user, User)
     form = CreateForm(request.POST or None)
     if request.method == "POST" and form.is_valid():
         try:
@@ -378,6 +379,7 @@ class ProfileForm(forms.Form):
 def security(request: HttpRequest) -> HttpResponse:
     """The person's profile and ways to sign in."""
     user = request.user
+    assert isinstance(user, User)
     form = ProfileForm(
         request.POST or None, initial={"full_name": user.full_name, "time_zone": user.time_zone}
     )

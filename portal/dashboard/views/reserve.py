@@ -53,11 +53,11 @@ def calendar_chart(now: datetime, *, days: int = CALENDAR_DAYS) -> charts.HeatMa
             query = urlencode(
                 {
                     "gpu": f"{row.gpu_model}:{row.gpus_per_node}",
-                    "nodes": 1,
+                    "nodes": "1",
                     "earliest": f"{timezone.localtime(begin):%Y-%m-%dT%H:%M}",
                     "latest": f"{timezone.localtime(begin) + timedelta(days=14):%Y-%m-%dT%H:%M}",
-                    "duration": 1,
-                    "unit": 24,
+                    "duration": "1",
+                    "unit": "24",
                     "region": row.region,
                 }
             )
