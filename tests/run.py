@@ -36,7 +36,7 @@ CHECKS: list[tuple[str, list[str], dict[str, str]]] = [
         LOCAL,
     ),
     ("types", [*PYTHON, "-m", "mypy"], LOCAL),
-    ("templates", [*PYTHON, "-m", "djlint", "--check", "--lint", "--quiet", "templates"], {}),
+    ("templates", [*PYTHON, "-m", "djlint", "--lint", "--quiet", "templates"], {}),
     ("settings for production", [*MANAGE, "check", "--deploy", "--fail-level", "WARNING"], PRODUCTION),
 ]
 TESTS: list[tuple[str, list[str], dict[str, str]]] = [

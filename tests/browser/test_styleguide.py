@@ -163,3 +163,31 @@ def test_motion_is_reduced_where_it_is_not_welcome(styleguide):
         "[...document.querySelectorAll('*')].map(e => parseFloat(getComputedStyle(e).transitionDuration))"
     )
     assert max(durations) <= 0.001
+
+
+def test_all_times_can_be_read_in_utc_without_a_mouse(live_server, page, context, problems):
+    context.add_cookies([{"name": "sublet_zone", "value": "Asia%2FKolkata", "url": live_server.url}])
+    page.goto(f"{live_server.url}/styleguide/")
+    time = page.locator("time[datetime='2026-11-22T09:30:00Z']").first
+    expect(time).to_have_text("22 Nov 2026, 15:00")
+    switch = page.get_by_role("button", name="Show all in UTC")
+    switch.focus()
+    page.keyboard.press("Enter")
+    expect(time).to_have_text("22 Nov 2026, 09:30 UTC")
+    expect(switch).to_have_attribute("aria-pressed", "true")
+    page.keyboard.press("Enter")
+    expect(time).to_have_text("22 Nov 2026, 15:00")
+    assert problems == []
+
+
+def test_on_a_phone_every_page_is_within_two_taps(live_server, page, problems):
+    page.set_viewport_size(NARROW)
+    page.goto(f"{live_server.url}/styleguide/")
+    sheet = page.locator("#more")
+    assert not sheet.is_visible()
+    page.get_by_role("button", name="More").click()
+    expect(sheet).to_be_visible()
+    assert violations(page) == []
+    page.keyboard.press("Escape")
+    expect(sheet).to_be_hidden()
+    assert problems == []
