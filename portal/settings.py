@@ -352,6 +352,8 @@ X_FRAME_OPTIONS = "DENY"
 if env.bool("SUBLET_BEHIND_PROXY", default=False):
     # Only behind a proxy that always sets (and never passes through) this header.
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+    # Limits on sign-in count by the client's address, not by the proxy's.
+    ALLAUTH_TRUSTED_PROXY_COUNT = 1
 
 # --- mail -----------------------------------------------------------------------------------------
 vars().update(env.email("EMAIL_URL", default="consolemail://" if SUBLET_LOCAL else "smtp://localhost:25"))

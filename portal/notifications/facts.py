@@ -22,6 +22,9 @@ from portal.accounts.models import ApiToken, Event, Invitation
 from portal.common.money import format_money
 from portal.common.quantities import format_gpus
 
+# Where a person goes on from a mail about such a thing.
+PAGES = {"membership": "dashboard:team", "api_token": "dashboard:api-tokens"}
+
 
 def page(name: str, *args: str) -> str:
     """Return the full address of a page; the home page where this installation has no such page."""
@@ -41,9 +44,7 @@ def of_event(event: Event) -> dict[str, Any] | None:
         "before": event.before,
         "after": event.after,
         "message": event.message,
-        "url": page("dashboard:team")
-        if event.kind.startswith(("member.", "token."))
-        else page("dashboard:home"),
+        "url": page(PAGES.get(event.subject_type, "dashboard:home")),
     } | _token(event)
 
 

@@ -45,6 +45,28 @@ def test_the_product_cannot_rewrite_the_log():
 
 
 @pytest.mark.django_db
+def test_many_events_of_a_transaction_nudge_the_dispatcher_once(django_capture_on_commit_callbacks):
+    with django_capture_on_commit_callbacks() as nudges, transaction.atomic():
+        for _ in range(5):
+            record()
+        with pytest.raises(ZeroDivisionError), transaction.atomic():
+            record()
+            _ = 1 / 0
+    assert len(nudges) == 1
+
+
+@pytest.mark.django_db
+def test_a_nudge_that_a_savepoint_took_back_does_not_count(django_capture_on_commit_callbacks):
+    with django_capture_on_commit_callbacks() as nudges, transaction.atomic():
+        with pytest.raises(ZeroDivisionError), transaction.atomic():
+            record()
+            _ = 1 / 0
+        assert not nudges
+        record()
+    assert len(nudges) == 1
+
+
+@pytest.mark.django_db
 def test_the_log_outlives_the_person():
     me = make_user(email="gone@example.com")
     event = record(actor=me)
