@@ -5,7 +5,7 @@ from __future__ import annotations
 from celery import shared_task
 from django.utils import timezone
 
-from leases import lifecycle
+from leases import lifecycle, replacing
 from leases.provisioning import sweep
 
 
@@ -13,6 +13,12 @@ from leases.provisioning import sweep
 def lapse_holds() -> None:
     """Free the nodes of holds and unpaid leases whose deadline has passed."""
     lifecycle.lapse_holds(now=timezone.now())
+
+
+@shared_task
+def fill_missing() -> None:
+    """Give leases an equal free node where one is missing and nothing more can be lost."""
+    replacing.fill_missing(now=timezone.now())
 
 
 @shared_task

@@ -44,6 +44,7 @@ BEAT_SCHEDULE |= {
     "poll-providers": every(60, "inventory.tasks.poll_due"),
     "forget-old-polls": at(crontab(hour=3, minute=40), "inventory.tasks.forget_old_runs", expires=3600),
     "lapse-holds": every(30, "leases.tasks.lapse_holds"),
+    "fill-shortfalls": every(60, "leases.tasks.fill_missing"),
     "start-leases": every(20, "leases.tasks.start_due"),
     "launch-machines": every(20, "leases.tasks.launch_due"),
     "probe-machines": every(15, "leases.tasks.probe_due"),

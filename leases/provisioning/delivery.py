@@ -1,4 +1,4 @@
-"""What a look at a machine means for its lease: delivered, seen, stopped, or lost."""
+"""What a look at a machine means for its lease: seen, stopped, or delivered."""
 
 from __future__ import annotations
 
@@ -6,14 +6,12 @@ from datetime import datetime
 
 from django.utils.translation import gettext as _
 
-from inventory.models import Node
 from inventory.providers.base import Machine, MachineState
 from leases import lifecycle
-from leases.models import Access, Allocation, Instance, LaunchIntent, Lease, Shortfall, Turnover
-from leases.provisioning import journal, shortfalls
+from leases.models import Access, Allocation, Instance, Lease
+from leases.provisioning import shortfalls
 from leases.provisioning.facts import RUNS
-from leases.provisioning.messages import tell_customer, tell_staff
-from portal.common.nudge import nudge
+from leases.provisioning.messages import tell_customer
 from portal.common.periods import Period
 from portal.common.transactions import require_transaction
 
@@ -118,69 +116,3 @@ def revoke_access(*, instance: Instance, now: datetime) -> None:
     """Part: the machine's accesses end now."""
     require_transaction()
     Access.objects.filter(instance=instance, revoked_at=None).update(revoked_at=now)
-
-
-def lose(*, lease: Lease, instance: Instance, reason: str, ended: bool, now: datetime) -> None:
-    """Part: the machine is gone without our asking. Lease and instance are locked.
-
-    Its delivered time ends when it was last seen, the customer is told at once, and since
-    its local data is lost for certain, another machine is launched on the same node: for
-    the same allocation when it was never delivered, else for a further one that begins
-    now (the delivered time of an allocation is one interval). ``ended`` says whether the
-    provider itself called the machine terminated.
-    """
-    require_transaction()
-    allocation, last_seen = instance.allocation, instance.last_seen_at or instance.launched_at
-    instance.state, instance.ended_at, instance.end_reason = Instance.State.LOST, now, reason[:300]
-    instance.save()
-    revoke_access(instance=instance, now=now)
-    LaunchIntent.objects.filter(pk=instance.intent_id).update(
-        state=LaunchIntent.State.FAILED, last_error=_("The machine was lost: %(reason)s") % {"reason": reason}
-    )
-    was_delivered = allocation.delivered is not None
-    close_delivered(allocation, at=last_seen)
-    tell_staff(
-        kind="machine.lost",
-        subject_type="instance",
-        subject_id=instance.uid,
-        now=now,
-        after={"lease": lease.uid, "machine": instance.provider_id, "node": allocation.node_id},
-        message=_("A machine of %(lease)s is gone: %(reason)s") % {"lease": lease.uid, "reason": reason},
-    )
-    if lease.state not in RUNS or now not in allocation.period:
-        return
-    node = lifecycle.lock_nodes([allocation.node_id])[0]
-    if was_delivered and now > allocation.period.lower:
-        evidence = {"lost": True, "reason": reason, "last_seen": last_seen.isoformat(), "ended": ended}
-        allocation = _continue_in_another(lease, allocation, node, evidence, now)
-    shortfalls.open_for(
-        lease=lease,
-        allocation=allocation,
-        cause=Shortfall.Cause.NODE_FAILED,
-        detail=_("A server failed, and its local data is lost. A new one is being started."),
-        now=now,
-        since=last_seen,
-    )
-    if node.health not in journal.UNUSABLE:
-        journal.again(lease=lease, allocation=allocation, now=now, after=journal.pause(allocation))
-        nudge("leases.tasks.launch_due")
-
-
-def _continue_in_another(
-    lease: Lease, old: Allocation, node: Node, evidence: dict[str, object], now: datetime
-) -> Allocation:
-    """Cut the allocation at ``now`` and give the rest of its time to a further one. The node is locked."""
-    period, occupied = old.period, old.occupied
-    old.period = old.occupied = Period(period.lower, now, "[)")
-    old.save(update_fields=["period", "occupied"])
-    Turnover.objects.create(
-        allocation=old, requested_at=now, ended_at=now, wiped_at=now, completed_at=now, evidence=evidence
-    )
-    return Allocation.objects.create(
-        node=node,
-        node_available=node.available,
-        period=Period(now, period.upper, "[)"),
-        occupied=Period(now, occupied.upper, "[)"),
-        lease=lease,
-        created_at=now,
-    )

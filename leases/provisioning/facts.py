@@ -6,6 +6,7 @@ from datetime import datetime
 
 from django.db.models import Exists, OuterRef, Q
 
+from inventory.models import Node
 from leases.models import Allocation, Instance, LaunchIntent, Lease, Turnover
 
 # A machine that the provider has, as far as we know.
@@ -14,6 +15,8 @@ LIVE_MACHINE = (Instance.State.PENDING, Instance.State.RUNNING, Instance.State.S
 UNDER_WAY = (LaunchIntent.State.PENDING, LaunchIntent.State.CALLING)
 # Leases that want machines now.
 RUNS = (Lease.State.PROVISIONING, Lease.State.ACTIVE)
+# Nodes on which nothing is launched.
+UNUSABLE = (Node.Health.UNHEALTHY, Node.Health.RETIRED)
 OVER = (Lease.State.ENDED, Lease.State.CANCELLED, Lease.State.LAPSED, Lease.State.FAILED)
 
 

@@ -14,14 +14,13 @@ from datetime import datetime, timedelta
 from django.db.models import Exists, F, OuterRef, Q, QuerySet
 from django.utils.translation import gettext as _
 
-from inventory.models import Node
 from inventory.providers import base, errors
 from inventory.providers.errors import ProviderError
 from leases import lifecycle
 from leases.models import Allocation, Instance, LaunchIntent, Lease, LeaseNetwork, Shortfall
 from leases.provisioning import networks, shortfalls, upstream
 from leases.provisioning.claims import LISTING_LAG, Claimed, Clock, backoff, claim_next, release
-from leases.provisioning.facts import RUNS, is_occupied
+from leases.provisioning.facts import RUNS, UNUSABLE, is_occupied
 from leases.provisioning.messages import DAILY, tell_customer, tell_staff
 from portal.accounts.models import Organization, User
 from portal.common.errors import Conflict
@@ -33,7 +32,6 @@ RETRY, RETRY_LONGEST = timedelta(seconds=15), timedelta(minutes=10)
 # A provider without capacity is asked again at this pace.
 FULL, FULL_LONGEST = timedelta(minutes=1), timedelta(minutes=10)
 TELL_AFTER = 5
-UNUSABLE = (Node.Health.UNHEALTHY, Node.Health.RETIRED)
 
 
 def write_intents(*, lease: Lease, now: datetime) -> int:
@@ -134,12 +132,16 @@ def _due(now: datetime) -> QuerySet[LaunchIntent]:
         prepared_at__isnull=False,
         removed_at=None,
     )
-    wanted = Q(
-        Exists(prepared),
-        state=LaunchIntent.State.PENDING,
-        allocation__lease__state__in=RUNS,
-        allocation__period__contains=now,
-    ) & ~Q(allocation__lease__organization__state=Organization.State.SUSPENDED)
+    wanted = (
+        Q(
+            Exists(prepared),
+            state=LaunchIntent.State.PENDING,
+            allocation__lease__state__in=RUNS,
+            allocation__period__contains=now,
+        )
+        & ~Q(allocation__lease__organization__state=Organization.State.SUSPENDED)
+        & ~Q(allocation__node__health__in=UNUSABLE)
+    )
     return (
         LaunchIntent.objects.filter(wanted | Q(state=LaunchIntent.State.CALLING), next_try_at__lte=now)
         .select_related(
@@ -222,7 +224,11 @@ def _is_wanted(intent: LaunchIntent, now: datetime) -> bool:
     allocations = Allocation.objects.filter(
         pk=intent.allocation_id, lease__state__in=RUNS, period__contains=now
     )
-    return allocations.exclude(lease__organization__state=Organization.State.SUSPENDED).exists()
+    return (
+        allocations.exclude(lease__organization__state=Organization.State.SUSPENDED)
+        .exclude(node__health__in=UNUSABLE)
+        .exists()
+    )
 
 
 def _record(claimed: Claimed[LaunchIntent], provider_id: str, *, launched_at: datetime, clock: Clock) -> bool:
@@ -298,7 +304,7 @@ def pause(allocation: Allocation) -> timedelta:
 
 
 def _set_aside(claimed: Claimed[LaunchIntent], clock: Clock) -> None:
-    """Nothing was found and nothing is to be launched: wait while suspended, else give up."""
+    """Nothing was found and nothing is to be launched: wait (suspended, out of order), else give up."""
     with durable():
         lease = _lock_lease(claimed)
         intent = claimed.still_ours()

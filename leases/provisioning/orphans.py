@@ -57,7 +57,7 @@ def find_orphans(*, now: datetime) -> int:
                     extra={"account": account.name, "region": region, "error": str(error)},
                 )
                 continue
-            new += _compare(account, region, listed, clock)
+            new += _compare(account, region, listed, asked_at, clock)
             _look_at_missing(account, region, listed, asked_at)
     _remove_due(providers, clock)
     return new
@@ -75,7 +75,9 @@ def _regions(account: ProviderAccount, providers: upstream.Providers) -> list[st
     return sorted(codes)
 
 
-def _compare(account: ProviderAccount, region: str, listed: Iterable[OwnedResource], clock: Clock) -> int:
+def _compare(
+    account: ProviderAccount, region: str, listed: Iterable[OwnedResource], asked_at: datetime, clock: Clock
+) -> int:
     site, new, seen = upstream.site_id(), 0, set[tuple[str, str]]()
     for resource in listed:
         if resource.tags.get(TAG_SITE) != site:
@@ -84,7 +86,7 @@ def _compare(account: ProviderAccount, region: str, listed: Iterable[OwnedResour
         reason = why_orphan(account, resource)
         if reason:
             seen.add((resource.kind.value, resource.id))
-            new += _report(account, resource, reason, clock())
+            new += _report(account, resource, reason, asked_at, clock())
     with durable():
         gone = Orphan.objects.filter(account=account, region_code=region, state=Orphan.State.SEEN)
         for orphan in gone.select_for_update(no_key=True, skip_locked=True, of=("self",)):
@@ -145,7 +147,9 @@ def _why_network(account: ProviderAccount, resource: OwnedResource, recorded_as:
     return _("No lease of ours uses it.")
 
 
-def _report(account: ProviderAccount, resource: OwnedResource, reason: str, now: datetime) -> bool:
+def _report(
+    account: ProviderAccount, resource: OwnedResource, reason: str, asked_at: datetime, now: datetime
+) -> bool:
     """Record an orphan, or that it is still there; return whether it is new."""
     with durable():
         orphan, new = Orphan.objects.select_for_update(no_key=True, of=("self",)).get_or_create(
@@ -163,8 +167,10 @@ def _report(account: ProviderAccount, resource: OwnedResource, reason: str, now:
         )
         if orphan.state == Orphan.State.GONE:
             orphan.state, orphan.first_seen_at, new = Orphan.State.SEEN, now, True
-        elif orphan.state == Orphan.State.REMOVED and resource.state != "shutting-down":
-            orphan.state = Orphan.State.SEEN  # the removal did not work: try again
+        elif orphan.state == Orphan.State.REMOVED:
+            if orphan.removed_at and orphan.removed_at > asked_at - LISTING_LAG:
+                return False  # the listing is older than the removal, or has not heard of it
+            orphan.state = Orphan.State.SEEN  # it did not work: try again
         orphan.last_seen_at, orphan.reason = now, reason
         orphan.save()
         if new:

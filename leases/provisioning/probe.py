@@ -18,7 +18,7 @@ from inventory.providers.base import Capability, Machine, MachineState
 from inventory.providers.errors import ProviderError
 from leases import lifecycle
 from leases.models import Instance
-from leases.provisioning import delivery, upstream
+from leases.provisioning import delivery, losses, upstream
 from leases.provisioning.claims import CLAIM, LISTING_LAG, Claimed, Clock, release, unclaimed
 from leases.provisioning.facts import LIVE_MACHINE, RUNS
 from leases.provisioning.messages import DAILY, tell_staff
@@ -172,12 +172,12 @@ def _note(
     assert lease_id is not None, "machines run for leases"
     with durable():
         lease = lifecycle.lock_lease(lease_id)
-        instance = claimed.still_ours()
+        now, instance = clock(), claimed.still_ours()
         if instance is None or instance.state not in LIVE_MACHINE:
             return False
         release(instance)
         starting = instance.ready_at is None and not passed
-        instance.next_probe_at = clock() + (STARTING if starting else RUNNING)
+        instance.next_probe_at = now + (STARTING if starting else RUNNING)
         instance.save()
         if hasattr(instance.allocation, "turnover"):
             return False  # its end is asked for: the turnover records it, with evidence
@@ -185,13 +185,13 @@ def _note(
             known = max(instance.launched_at + LISTING_LAG, instance.last_seen_at or instance.launched_at)
             if asked_at - known >= grace:
                 reason = _("The provider does not know it any more.")
-                delivery.lose(lease=lease, instance=instance, reason=reason, ended=False, now=clock())
+                losses.lose(lease=lease, instance=instance, reason=reason, now=now)
             return False
         if machine.state == MachineState.TERMINATED:
             reason = machine.reason or _("The provider ended it.")
-            delivery.lose(lease=lease, instance=instance, reason=reason, ended=True, now=clock())
+            losses.lose(lease=lease, instance=instance, reason=reason, now=now)
             return False
-        delivery.see(lease=lease, instance=instance, machine=machine, now=clock())
+        delivery.see(lease=lease, instance=instance, machine=machine, now=now)
         if not passed or lease.state not in RUNS:
             return False
-        return delivery.deliver(lease=lease, instance=instance, now=clock())
+        return delivery.deliver(lease=lease, instance=instance, now=now)

@@ -6,8 +6,8 @@ from datetime import datetime
 
 from django.utils.translation import gettext as _
 
+from leases import moving
 from leases.models import Allocation, Lease, Shortfall
-from portal.accounts import events
 from portal.common.periods import Period
 from portal.common.transactions import require_transaction
 
@@ -19,56 +19,35 @@ def open_for(
     cause: Shortfall.Cause,
     detail: str,
     now: datetime,
-    since: datetime | None = None,
-) -> Shortfall | None:
-    """Part: open the allocation's shortfall, or keep the open one and note its latest cause.
+    since: datetime,
+) -> None:
+    """Part: open the allocation's shortfall, or note another cause of the open one. The lease is locked.
 
-    The lease is locked. ``detail`` is a sentence that the customer may read: no provider's
-    name, no error text. Opening one and learning another cause each tell the customer by an
-    event. Returns ``None`` when the allocation is over, since nothing is owed any more.
+    ``detail`` is a sentence that the customer may read: no provider's name, no error text.
+    What is known already is not told again. Nothing is owed once the allocation is over.
     """
     require_transaction()
-    start, end = since or now, allocation.period.upper
-    if start >= end:
-        return None
-    shortfall = Shortfall.objects.filter(allocation=allocation, closed_at=None).first()
-    if shortfall is not None and shortfall.cause == cause:
-        return shortfall
-    before = {"cause": shortfall.cause} if shortfall else {}
-    if shortfall is None:
-        shortfall = Shortfall(lease=lease, allocation=allocation, period=Period(start, end, "[)"))
-    shortfall.cause, shortfall.detail, shortfall.told_at = cause, detail, now
-    shortfall.save()
-    events.record(
-        kind="lease.shortfall_opened" if not before else "lease.shortfall_changed",
-        organization=lease.organization,
-        subject_type="lease",
-        subject_id=lease.uid,
-        now=now,
-        before=before,
-        after={"cause": str(cause), "since": shortfall.period.lower.isoformat(), "node": allocation.node_id},
-        message=detail,
-    )
-    return shortfall
+    known = Shortfall.objects.filter(allocation=allocation, cause=cause, closed_at=None)
+    if since < allocation.period.upper and not known.exists():
+        moving.open_shortfall(
+            lease,
+            Period(since, allocation.period.upper, "[)"),
+            cause=cause,
+            detail=detail,
+            now=now,
+            node_pk=allocation.node_id,
+            allocation=allocation,
+        )
 
 
 def close_for(*, lease: Lease, allocation: Allocation, now: datetime) -> None:
-    """Part: close the allocation's open shortfall, if any: the node is delivered. The lease is locked."""
+    """Part: end the allocation's open shortfall, if any: the node is delivered. The lease is locked."""
     require_transaction()
-    if not Shortfall.objects.filter(allocation=allocation).close(at=now):
-        return
-    events.record(
-        kind="lease.shortfall_closed",
-        organization=lease.organization,
-        subject_type="lease",
-        subject_id=lease.uid,
-        now=now,
-        after={"node": allocation.node_id},
-        message=_("The missing node is delivered."),
-    )
+    for shortfall in Shortfall.objects.filter(allocation=allocation, closed_at=None):
+        moving.close_shortfall(shortfall, lease, now=now, message=_("The missing server is delivered."))
 
 
 def close_all(*, lease: Lease, at: datetime) -> None:
-    """Part: close every open shortfall of a lease that is over. The lease is locked."""
+    """Part: end every open shortfall of a lease that is over. The lease is locked."""
     require_transaction()
     Shortfall.objects.filter(lease=lease).close(at=at)

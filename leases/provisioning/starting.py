@@ -10,7 +10,7 @@ from django.utils.translation import gettext as _
 
 from leases import lifecycle
 from leases.models import Allocation, LaunchIntent, Lease, Shortfall, Term
-from leases.provisioning import journal, shortfalls
+from leases.provisioning import journal, losses, shortfalls
 from leases.provisioning.facts import RUNS
 from leases.provisioning.messages import DAILY, tell_staff
 from portal.accounts.models import Organization
@@ -31,6 +31,7 @@ def start_due(*, now: datetime) -> int:
     started = sum(_start(pk, now) for pk in due.order_by("pk").values_list("pk", flat=True))
     for pk in _without_intent(now):
         _give_launches(pk, now)
+    losses.relaunch_due(now=now)
     for pk in _late(now):
         _call_late(pk, now)
     return started

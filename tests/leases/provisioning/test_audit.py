@@ -12,6 +12,7 @@ from leases.models import Allocation, Instance, LaunchIntent, Lease, Orphan, Tur
 from leases.provisioning import sweep
 from leases.provisioning.audit import CHECKS
 from portal.common.periods import Period
+from tests.factories import make_organization
 from tests.leases.provisioning.conftest import START, Cloud, at, problems, run_until_active, the_machine
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -84,12 +85,13 @@ def test_c7_a_launch_before_the_turnover(cloud: Cloud, lease: Lease) -> None:
     allocation = lease.allocations.get()
     machine = the_machine(lease)
     node = Node.objects.get(pk=allocation.node_id)
+    over = Lease.objects.create(organization=make_organization(), name="before", state=Lease.State.ENDED)
     before = Allocation.objects.create(
         node=node,
         node_available=node.available,
         period=Period(START - timedelta(hours=5), START - timedelta(hours=4), "[)"),
         occupied=Period(START - timedelta(hours=5), START - timedelta(hours=3), "[)"),
-        lease=lease,
+        lease=over,
     )
     intent = LaunchIntent.objects.create(
         allocation=before,

@@ -7,6 +7,7 @@ from datetime import timedelta
 import pytest
 
 from inventory.providers.errors import ProviderError, TimedOut
+from leases import capacity
 from leases.errors import WrongState
 from leases.models import Access, Instance, LaunchIntent, Lease, LeaseNetwork, Shortfall, Turnover
 from leases.provisioning import sweep
@@ -14,6 +15,7 @@ from leases.provisioning.claims import CLAIM
 from leases.provisioning.ending import end_early
 from portal.accounts.models import Event
 from portal.common.errors import InvalidInput, NotFound
+from portal.common.periods import Period
 from tests.concurrency import race
 from tests.factories import Fleet, make_fleet, make_user
 from tests.leases.provisioning.conftest import (
@@ -248,11 +250,10 @@ def test_a_network_whose_answer_was_lost_is_found_by_its_tag_and_removed(
 def test_a_node_that_a_lease_had_for_a_part_only_is_ended_by_itself(cloud: Cloud, fleet: Fleet) -> None:
     lease = book(nodes=2)
     run_until_active(lease)
-    part = lease.allocations.order_by("pk").first()
+    part = lease.allocations.select_related("node").order_by("pk").first()
     assert part is not None
-    part.period = type(part.period)(START, at(20), "[)")
-    part.occupied = type(part.period)(START, at(25), "[)")
-    part.save()
+    shorter = Period(part.node.available.lower, at(20) + part.node.turnaround, "[)")
+    capacity.shrink_node(node_id=part.node_id, available=shorter, actor=None, now=at(5))
     sweep.end_due(now=at(20))
     sweep.turnover_due(now=at(21))
     part.refresh_from_db()

@@ -7,6 +7,7 @@ from datetime import timedelta
 import pytest
 
 from inventory.models import Node
+from leases import capacity
 from leases.models import Access, Allocation, Instance, Lease, Shortfall, Turnover
 from leases.provisioning import probe, sweep
 from leases.provisioning.claims import LISTING_LAG
@@ -124,6 +125,7 @@ def test_a_listing_that_fails_loses_nothing(cloud: Cloud, lease: Lease, faults: 
 
 def test_two_probes_at_once_lose_a_machine_once(cloud: Cloud, lease: Lease) -> None:
     run_until_active(lease)
+    sweep.probe_due(now=at(10))
     cloud.ec2.terminate_instances(InstanceIds=[the_machine(lease).provider_id])
     race([lambda: sweep.probe_due(now=at(20))] * 4)
     assert Shortfall.objects.count() == 1
@@ -134,7 +136,7 @@ def test_two_probes_at_once_lose_a_machine_once(cloud: Cloud, lease: Lease) -> N
 def test_nothing_is_launched_on_a_node_that_is_out_of_order(cloud: Cloud, lease: Lease) -> None:
     run_until_active(lease)
     node = lease.allocations.get().node
-    Node.objects.filter(pk=node.pk).update(health=Node.Health.UNHEALTHY)
+    capacity.set_health(node_id=node.pk, health=Node.Health.UNHEALTHY, actor=None, now=at(15))
     cloud.ec2.terminate_instances(InstanceIds=[the_machine(lease).provider_id])
     sweep.probe_due(now=at(20))
     for minutes in (25, 60):
@@ -142,10 +144,12 @@ def test_nothing_is_launched_on_a_node_that_is_out_of_order(cloud: Cloud, lease:
         assert sweep.launch_due(now=at(minutes)) == 0
     assert Shortfall.objects.get(lease=lease, closed_at=None).cause == Shortfall.Cause.NODE_FAILED
 
-    Node.objects.filter(pk=node.pk).update(health=Node.Health.HEALTHY)
+    capacity.set_health(node_id=node.pk, health=Node.Health.HEALTHY, actor=None, now=at(60))
     sweep.start_due(now=at(61))
-    sweep.launch_due(now=at(61))
-    sweep.probe_due(now=at(62))
+    sweep.launch_due(now=at(70))
+    sweep.probe_due(now=at(71))
+    lease.refresh_from_db()
+    assert lease.state == Lease.State.ACTIVE
     assert not Shortfall.objects.filter(closed_at=None).exists()
 
 
@@ -184,3 +188,20 @@ def test_a_lost_machine_that_comes_back_is_kept_while_its_lease_runs(
     sweep.turnover_due(now=END)
     sweep.find_orphans(now=END + timedelta(hours=1))
     assert cloud.machines() == []
+
+
+def test_a_retired_node_is_cleared_and_its_lease_goes_on_elsewhere(cloud: Cloud, fleet: Fleet) -> None:
+    lease = book()
+    run_until_active(lease)
+    old = the_machine(lease)
+    capacity.set_health(node_id=old.allocation.node_id, health=Node.Health.RETIRED, actor=None, now=at(10))
+    assert lease.allocations.count() == 2
+    for minutes in (11, 12, 13, 14):
+        sweep.run_all(now=at(minutes))
+    old.refresh_from_db()
+    lease.refresh_from_db()
+    assert old.state == Instance.State.TERMINATED
+    assert lease.state == Lease.State.ACTIVE
+    assert the_machine(lease).allocation.node_id != old.allocation.node_id
+    assert old.allocation.turnover.completed_at is not None
+    assert not Shortfall.objects.filter(closed_at=None).exists()
