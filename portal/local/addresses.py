@@ -13,6 +13,9 @@ import secrets
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+# Sockets need a short path (107 bytes), whatever the length of the project's.
+SOCKETS = Path("/tmp")  # noqa: S108 - each run makes a 0700 folder with a random name in it
+
 
 @dataclass(frozen=True)
 class Addresses:

@@ -20,6 +20,7 @@ from urllib.parse import quote
 import psycopg
 from psycopg import sql
 
+from portal.local.addresses import SOCKETS
 from portal.local.process import Child, end_leftovers
 from portal.local.storage import LocalError, Storage, reachable_copy
 
@@ -68,8 +69,7 @@ class Postgres:
         self.throwaway = throwaway
         self.data = storage.folder / "postgres" / "data"
         self.child: Child | None = None
-        # Sockets need a short path (107 bytes), whatever the length of the project's.
-        self.sockets = Path(tempfile.mkdtemp(prefix="sublet-", dir="/tmp"))
+        self.sockets = Path(tempfile.mkdtemp(prefix="sublet-", dir=SOCKETS))
         storage.give(self.sockets)
 
     def url(self, user: str, database: str = DATABASE) -> str:

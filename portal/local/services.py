@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from portal.local.addresses import Addresses, addresses_file, local_secrets, write_addresses
+from portal.local.addresses import SOCKETS, Addresses, addresses_file, local_secrets, write_addresses
 from portal.local.process import Child, stop_all
 from portal.local.storage import LocalError, find_storage
 
@@ -220,7 +220,7 @@ def remove_sockets_of_killed_run(home: Path) -> None:
     except (OSError, ValueError, KeyError, TypeError):
         return
     folder = Path(url.rpartition("?host=")[2])
-    if folder.parent == Path("/tmp") and folder.name.startswith("sublet-"):
+    if folder.parent == SOCKETS and folder.name.startswith("sublet-"):
         shutil.rmtree(folder, ignore_errors=True)
 
 
