@@ -111,7 +111,6 @@ class ProviderAccountAdmin(SupplyAdmin):
     list_select_related = ("provider",)
     search_fields = ("name", "account_id", "provider__name")
     readonly_fields = ("credentials_", "last_poll", "next_poll_at")
-    autocomplete_fields = ("provider",)
     actions = ("test_connections", "poll_now")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[ProviderAccount]:

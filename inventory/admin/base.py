@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from django import forms
@@ -14,6 +14,7 @@ from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils import timezone
+from django.utils.formats import date_format
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
@@ -93,6 +94,30 @@ def age(value: timedelta) -> str:
         return _("%(n)s h") % {"n": minutes // 60}
     days = minutes // (24 * 60)
     return ngettext("%(n)s day", "%(n)s days", days) % {"n": days}
+
+
+class LocalDateTime(forms.DateTimeInput):
+    """The browser's own date and time, to the minute, in the person's zone."""
+
+    input_type = "datetime-local"
+
+    def __init__(self) -> None:
+        super().__init__(format="%Y-%m-%dT%H:%M")
+
+
+def moment_field(label: Any, *, help_text: Any = "") -> forms.DateTimeField:
+    """Return a field for one moment; it has one label, unlike the admin's two inputs."""
+    return forms.DateTimeField(label=label, widget=LocalDateTime(), help_text=help_text)
+
+
+def span(start: datetime, end: datetime) -> str:
+    """Return a long period as its dates in the person's zone: ``1 Dec 2026 – 1 Dec 2027``."""
+    return f"{day(start)} – {day(end)}"
+
+
+def day(moment: datetime) -> str:
+    """Return a date in the person's zone that never breaks over lines."""
+    return date_format(timezone.localtime(moment), "j M Y").replace(" ", "\u00a0")
 
 
 def form_page(

@@ -13,7 +13,7 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from inventory.admin.base import ReadOnlyAdmin, ReadOnlyInline, SupplyAdmin, age
+from inventory.admin.base import ReadOnlyAdmin, ReadOnlyInline, SupplyAdmin, age, day
 from inventory.models import GpuModel, InstanceType, Offer, PollRun, PricePoint, Provider, Region, Zone
 from inventory.prices import API
 from inventory.providers.registry import kinds
@@ -83,7 +83,6 @@ class ZoneAdmin(SupplyAdmin):
     list_filter = ("region__provider",)
     list_select_related = ("region__provider",)
     search_fields = ("code", "region__code", "region__provider__name")
-    autocomplete_fields = ("region",)
 
 
 @admin.register(GpuModel)
@@ -98,10 +97,9 @@ class GpuModelAdmin(SupplyAdmin):
 class InstanceTypeAdmin(SupplyAdmin):
     deletable = True
     list_display = ("name", "provider", "gpu_model", "gpus_per_node", "vcpus", "memory_gib", "interconnect")
-    list_filter = ("provider", "gpu_model")
+    list_filter = ("provider", ("gpu_model", admin.RelatedOnlyFieldListFilter))
     list_select_related = ("provider", "gpu_model")
     search_fields = ("name", "gpu_model__name", "gpu_model__slug")
-    autocomplete_fields = ("provider", "gpu_model")
 
 
 class PricePointInline(ReadOnlyInline):
@@ -124,15 +122,19 @@ class PricePointInline(ReadOnlyInline):
 class OfferAdmin(ReadOnlyAdmin):
     list_display = (
         "instance_type",
-        "gpu",
         "region",
         "purchase",
-        "per_hour",
-        "price_from",
         "availability_",
         "signal_age",
+        "per_hour",
+        "price_from",
     )
-    list_filter = ("region__provider", "purchase", "availability", "instance_type__gpu_model", "price_source")
+    list_filter = (
+        "region__provider",
+        "purchase",
+        "availability",
+        ("instance_type__gpu_model", admin.RelatedOnlyFieldListFilter),
+    )
     list_select_related = ("instance_type__gpu_model", "region__provider")
     search_fields = ("instance_type__name", "region__code", "instance_type__gpu_model__name")
     inlines = (PricePointInline,)
@@ -142,10 +144,6 @@ class OfferAdmin(ReadOnlyAdmin):
         last = polls.order_by("-finished_at").values("finished_at")[:1]
         return super().get_queryset(request).annotate(polled_at=Subquery(last))
 
-    @admin.display(description=gettext_lazy("GPUs"))
-    def gpu(self, offer: Offer) -> str:
-        return f"{offer.instance_type.gpus_per_node} × {offer.instance_type.gpu_model.name}"
-
     @admin.display(description=gettext_lazy("price per hour"), ordering="price", empty_value="–")
     def per_hour(self, offer: Offer) -> str | None:
         return format_money(offer.price, offer.currency, places=4) if offer.price is not None else None
@@ -154,8 +152,8 @@ class OfferAdmin(ReadOnlyAdmin):
     def price_from(self, offer: Offer) -> str | None:
         if not offer.price_seen_at:
             return None
-        source = _("API") if offer.price_source == API else _("rate card")
-        return f"{source}, {offer.price_seen_at:%Y-%m-%d}"
+        source = _("API") if offer.price_source == API else _("Rate card")
+        return f"{source}, {day(offer.price_seen_at)}"
 
     @admin.display(description=gettext_lazy("availability"), ordering="availability")
     def availability_(self, offer: Offer) -> SafeString:

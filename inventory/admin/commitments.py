@@ -6,7 +6,6 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin, messages
-from django.contrib.admin.widgets import AdminSplitDateTime
 from django.db.models import QuerySet, Sum
 from django.http import HttpRequest, HttpResponse
 from django.urls import URLPattern, path, reverse
@@ -16,7 +15,7 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
-from inventory.admin.base import ReadOnlyInline, SupplyAdmin, form_page, staff
+from inventory.admin.base import ReadOnlyInline, SupplyAdmin, form_page, moment_field, span, staff
 from inventory.commitments import (
     cancel_commitment,
     check_commitment,
@@ -24,7 +23,7 @@ from inventory.commitments import (
     record_delivery,
     undelivered,
 )
-from inventory.models import Commitment, CommitmentDelivery
+from inventory.models import Commitment, CommitmentDelivery, InstanceType, Zone
 from portal.common.errors import DomainError, InvalidInput
 from portal.common.html import BAD, GOOD, INFO, NEUTRAL, WARN, pill
 from portal.common.money import format_money
@@ -34,11 +33,25 @@ from portal.common.periods import period
 FIXED_BY_DELIVERY = ("account", "instance_type", "zone", "cutoff", "turnaround", "fabric_size")
 
 
+class TypeField(forms.ModelChoiceField):
+    def label_from_instance(self, item: Any) -> str:
+        return f"{item.provider} {item.name} ({item.gpus_per_node} × {item.gpu_model})"
+
+
+class ZoneField(forms.ModelChoiceField):
+    def label_from_instance(self, zone: Any) -> str:
+        return f"{zone.region.provider} {zone.code}"
+
+
 class CommitmentForm(forms.ModelForm):
     """The promised period as two times; the rules are those of :func:`check_commitment`."""
 
-    promised_start = forms.SplitDateTimeField(label=gettext_lazy("promised from"), widget=AdminSplitDateTime)
-    promised_end = forms.SplitDateTimeField(label=gettext_lazy("promised until"), widget=AdminSplitDateTime)
+    promised_start = moment_field(gettext_lazy("Promised from"))
+    promised_end = moment_field(gettext_lazy("Promised until"))
+    instance_type = TypeField(queryset=InstanceType.objects.select_related("provider", "gpu_model"))
+    zone = ZoneField(
+        queryset=Zone.objects.select_related("region__provider").order_by("region__provider", "code")
+    )
 
     class Meta:
         model = Commitment
@@ -85,9 +98,8 @@ class CommitmentForm(forms.ModelForm):
 
 class DeliveryForm(forms.Form):
     nodes = forms.IntegerField(label=gettext_lazy("Nodes"), min_value=1)
-    accepted_from = forms.SplitDateTimeField(
-        label=gettext_lazy("Accepted from"),
-        widget=AdminSplitDateTime,
+    accepted_from = moment_field(
+        gettext_lazy("Accepted from"),
         help_text=gettext_lazy("From when the nodes are ours: what the provider bills from."),
     )
     note = forms.CharField(label=gettext_lazy("Note"), max_length=200, required=False)
@@ -109,21 +121,18 @@ class DeliveryInline(ReadOnlyInline):
 class CommitmentAdmin(SupplyAdmin):
     form = CommitmentForm
     list_display = (
-        "uid",
+        "reference",
+        "state",
         "instance_type",
         "zone",
-        "account",
         "delivered_",
-        "from_",
-        "until",
+        "promised_",
         "notice_date",
         "cost",
-        "state",
     )
-    list_filter = ("account", "instance_type__gpu_model", "payment")
+    list_filter = ("account", ("instance_type__gpu_model", admin.RelatedOnlyFieldListFilter), "payment")
     list_select_related = ("account", "instance_type", "zone")
     search_fields = ("uid", "reservation_id", "instance_type__name", "zone__code", "account__name")
-    autocomplete_fields = ("account", "instance_type", "zone")
     readonly_fields = ("state", "delivered_", "delivery_link")
     inlines = (DeliveryInline,)
     actions = ("cancel",)
@@ -187,13 +196,13 @@ class CommitmentAdmin(SupplyAdmin):
         url = reverse("admin:inventory_commitment_delivery", args=[commitment.pk])
         return format_html('<a class="button" href="{}">{}</a>', url, _("Record delivery"))
 
-    @admin.display(description=gettext_lazy("from"), ordering="promised")
-    def from_(self, commitment: Commitment) -> Any:
-        return commitment.promised.lower
+    @admin.display(description=gettext_lazy("commitment"), ordering="uid")
+    def reference(self, commitment: Commitment) -> str:
+        return commitment.uid
 
-    @admin.display(description=gettext_lazy("until"))
-    def until(self, commitment: Commitment) -> Any:
-        return commitment.promised.upper
+    @admin.display(description=gettext_lazy("promised"), ordering="promised")
+    def promised_(self, commitment: Commitment) -> str:
+        return span(commitment.promised.lower, commitment.promised.upper)
 
     @admin.display(description=gettext_lazy("per node and hour"), ordering="cost_per_node_hour")
     def cost(self, commitment: Commitment) -> str:

@@ -10,7 +10,7 @@ from django.http import HttpRequest
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy
 
-from inventory.admin.base import ReadOnlyAdmin
+from inventory.admin.base import ReadOnlyAdmin, span
 from inventory.models import Fabric, Node
 from portal.common.html import BAD, GOOD, NEUTRAL, WARN, pill
 
@@ -22,19 +22,21 @@ HEALTH = {
 }
 
 
+USED_REGIONS = ("region", admin.RelatedOnlyFieldListFilter)
+
+
 @admin.register(Node)
 class NodeAdmin(ReadOnlyAdmin):
     """Looking only: the leases app adds actions for health, maintenance and shorter periods."""
 
-    list_display = ("name", "instance_type", "zone", "fabric", "health_", "from_", "until", "commitment")
-    list_filter = ("health", "instance_type__gpu_model", "region", "account")
-    list_select_related = (
-        "instance_type",
-        "zone",
-        "fabric",
-        "commitment__instance_type",
-        "commitment__zone",
+    list_display = ("name", "health_", "instance_type", "zone", "fabric", "available_")
+    list_filter = (
+        "health",
+        ("instance_type__gpu_model", admin.RelatedOnlyFieldListFilter),
+        USED_REGIONS,
+        "account",
     )
+    list_select_related = ("instance_type", "zone", "fabric")
     search_fields = ("name", "host", "commitment__uid", "commitment__reservation_id")
     fields = (
         "name",
@@ -58,7 +60,11 @@ class NodeAdmin(ReadOnlyAdmin):
         health = Node.Health(node.health)
         return pill(health.label, HEALTH[health])
 
-    @admin.display(description=gettext_lazy("available from"), ordering="available")
+    @admin.display(description=gettext_lazy("available"), ordering="available")
+    def available_(self, node: Node) -> str:
+        return span(node.available.lower, node.available.upper)
+
+    @admin.display(description=gettext_lazy("available from"))
     def from_(self, node: Node) -> Any:
         return node.available.lower
 

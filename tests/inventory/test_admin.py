@@ -225,10 +225,8 @@ def commitment_form(account: ProviderAccount, **fields) -> dict:
         "zone": zone.pk,
         "reservation_id": "cr-0123456789abcdef0",
         "quantity": "4",
-        "promised_start_0": "2026-12-01",
-        "promised_start_1": "00:00",
-        "promised_end_0": "2027-12-01",
-        "promised_end_1": "00:00",
+        "promised_start": "2026-12-01T00:00",
+        "promised_end": "2027-12-01T00:00",
         "payment": "monthly",
         "cost_per_node_hour": "17.60",
         "currency": "USD",
@@ -255,7 +253,7 @@ def test_a_commitment_is_entered_delivered_and_has_its_nodes(client, staff):
     assert 'value="4"' in client.get(url).content.decode()
     answer = client.post(
         url,
-        {"nodes": "3", "accepted_from_0": "2026-12-02", "accepted_from_1": "06:00", "note": "Rack 12"},
+        {"nodes": "3", "accepted_from": "2026-12-02T06:00", "note": "Rack 12"},
         follow=True,
     )
 
@@ -268,13 +266,13 @@ def test_a_commitment_is_entered_delivered_and_has_its_nodes(client, staff):
 @pytest.mark.parametrize(
     ("fields", "says"),
     [
-        ({"promised_end_0": "2026-11-01"}, "The end must be after the start."),
-        ({"promised_end_0": "2026-12-01", "promised_end_1": "00:40"}, "longer than the cut-off"),
+        ({"promised_end": "2026-11-01T00:00"}, "The end must be after the start."),
+        ({"promised_end": "2026-12-01T00:40"}, "longer than the cut-off"),
         ({"quantity": "0"}, "A commitment has at least one node."),
         ({"fabric_size": "0"}, "A fabric has at least one node."),
         ({"cost_per_node_hour": "-1"}, "The cost cannot be negative."),
         ({"cost_per_node_hour": "NaN"}, "Enter a number."),
-        ({"promised_start_0": "soon"}, "Enter a valid date."),
+        ({"promised_start": "soon"}, "Enter a valid date/time."),
     ],
 )
 def test_a_bad_commitment_is_refused_at_its_field(client, fields, says):
@@ -297,7 +295,7 @@ def test_too_many_nodes_are_refused_on_the_page(client, now):
     commitment = make_commitment()
     response = client.post(
         page(Commitment, "delivery", commitment.pk),
-        {"nodes": "9", "accepted_from_0": "2026-12-02", "accepted_from_1": "06:00"},
+        {"nodes": "9", "accepted_from": "2026-12-02T06:00"},
     )
     assert response.status_code == 400
     assert "Only 8 of 8 nodes are still to be delivered." in response.content.decode()
@@ -311,7 +309,7 @@ def test_what_nodes_were_made_from_cannot_be_changed_afterwards(client, now):
         commitment.account,
         quantity="6",
         cutoff="05:00:00",
-        promised_end_0="2030-01-01",
+        promised_end="2030-01-01T00:00",
         **{"deliveries-TOTAL_FORMS": "1", "deliveries-INITIAL_FORMS": "1"},
         **{"deliveries-0-id": commitment.deliveries.get().pk, "deliveries-0-commitment": commitment.pk},
     )
