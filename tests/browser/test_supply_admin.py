@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from django.urls import reverse
+from playwright.sync_api import expect
 
 from inventory.models import Commitment, Node, Offer, PollRun, ProviderAccount
 from portal.accounts.models import User
@@ -70,7 +71,7 @@ def test_a_delivery_is_recorded_by_hand(live_server, page, problems, staff):
     page.get_by_label("Nodes").fill("4")
     page.get_by_role("button", name="Add the nodes").click()
 
-    assert page.get_by_text("4 nodes were added to the fleet.").is_visible()
+    expect(page.get_by_text("4 nodes were added to the fleet.")).to_be_visible()
     assert Node.objects.filter(commitment=commitment).count() == 4
     assert problems == []
 
@@ -83,8 +84,8 @@ def test_credentials_are_typed_and_not_shown_again(live_server, page, problems, 
     page.get_by_label("Secret access key").fill("typed-secret")
     page.get_by_role("button", name="Store encrypted").click()
 
-    assert page.get_by_text("were stored, encrypted").is_visible()
+    expect(page.get_by_text("were stored, encrypted")).to_be_visible()
     page.get_by_role("link", name="Replace").click()
-    assert page.get_by_label("Access key ID").input_value() == ""
+    expect(page.get_by_label("Access key ID")).to_have_value("")
     assert "typed-secret" not in page.content()
     assert problems == []
