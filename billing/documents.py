@@ -67,7 +67,7 @@ def invoice_document(invoice: Invoice) -> InvoiceDocument:
         stamp={State.DRAFT: _("Draft"), State.PAID: _("Paid"), State.VOID: _("Void")}.get(
             State(invoice.state), ""
         ),
-        issued_at=invoice.issued_at,
+        issued_at=invoice.issued_at.replace(microsecond=0) if invoice.issued_at else None,
     )
 
 

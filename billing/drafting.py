@@ -88,21 +88,23 @@ def _draft(account: BillingAccount, *, month: date, until: datetime, now: dateti
         .filter(organization=organization, month=month, currency=account.currency, state=Invoice.State.DRAFT)
         .first()
     )
-    if invoice is not None:
-        Charge.objects.filter(invoice_line__invoice=invoice).update(invoice_line=None)
-        invoice.lines.all().delete()
+    seller = sellers.default_seller()
     unbilled = Charge.objects.filter(
         organization=organization,
         currency=account.currency,
         invoice_line=None,
         period__startswith__lt=until,
     )
+    if invoice is not None:
+        if not unbilled.exists() and not _taxed_otherwise(invoice, seller):
+            return invoice
+        Charge.objects.filter(invoice_line__invoice=invoice).update(invoice_line=None)
+        invoice.lines.all().delete()
     groups = _groups(unbilled)
     if not groups or sum(group.exact for group in groups) < 0:
         if invoice is not None:
             invoice.delete()
         return None
-    seller = sellers.default_seller()
     if invoice is None:
         invoice = Invoice.objects.create(
             organization=organization,
@@ -122,6 +124,14 @@ def _draft(account: BillingAccount, *, month: date, until: datetime, now: dateti
     invoice.total = invoice.subtotal + invoice.tax
     invoice.save(update_fields=["seller", "subtotal", "tax", "total"])
     return invoice
+
+
+def _taxed_otherwise(invoice: Invoice, seller: Seller) -> bool:
+    """Tell whether the draft names another seller, or the seller's tax has changed since."""
+    if invoice.seller_id != seller.pk:
+        return True
+    same = Q(tax_code=seller.tax_code, tax_rate=seller.tax_rate, tax_reason=seller.tax_reason)
+    return invoice.lines.exclude(same).exists()
 
 
 def _line(invoice: Invoice, ordinal: int, group: Group, seller: Seller) -> InvoiceLine:
