@@ -14,6 +14,7 @@ from portal.accounts.models import Event
 from portal.notifications import facts, people
 
 WEEK = timedelta(days=7)
+TWO_MONTHS = timedelta(days=60)  # money is told of, however long the mail was down
 
 
 def always(event: Event) -> bool:
@@ -89,8 +90,16 @@ RULES: dict[str, Rule] = {
         once_per=timedelta(minutes=15),
     ),
     # money
-    "account.topped_up": Rule(template="top_up", to=people.money, facts=facts.of_top_up),
-    "invoice.finalized": Rule(template="invoice_open", to=people.money, facts=facts.of_invoice),
-    "invoice.paid": Rule(template="invoice_paid", to=people.money, facts=facts.of_invoice),
-    "invoice.voided": Rule(template="invoice_void", to=people.money, facts=facts.of_invoice),
+    "account.topped_up": Rule(
+        template="top_up", to=people.money, facts=facts.of_top_up, stale_after=TWO_MONTHS
+    ),
+    "invoice.finalized": Rule(
+        template="invoice_open", to=people.money, facts=facts.of_invoice, stale_after=TWO_MONTHS
+    ),
+    "invoice.paid": Rule(
+        template="invoice_paid", to=people.money, facts=facts.of_invoice, stale_after=TWO_MONTHS
+    ),
+    "invoice.voided": Rule(
+        template="invoice_void", to=people.money, facts=facts.of_invoice, stale_after=TWO_MONTHS
+    ),
 }

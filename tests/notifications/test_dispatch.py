@@ -90,10 +90,17 @@ def test_nobody_else_and_nobody_twice():
 
 @pytest.mark.django_db
 def test_an_event_that_is_too_old_is_only_history():
-    record(team(), now=NOW - rules.WEEK - timedelta(seconds=1))
+    record(team(), "organization.suspended", now=NOW - timedelta(days=8))
     assert dispatch.dispatch_events(now=NOW) == 1
     assert not Delivery.objects.exists()
     assert not Outbox.objects.exists()
+
+
+@pytest.mark.django_db
+def test_an_invoice_is_told_of_after_a_long_outage_too():
+    record(team(), "invoice.finalized", now=NOW - timedelta(days=20))
+    dispatch.dispatch_events(now=NOW)
+    assert Delivery.objects.count() == 4
 
 
 @pytest.mark.django_db
