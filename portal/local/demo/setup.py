@@ -76,6 +76,7 @@ def holdings(account: ProviderAccount, actor: User, calendar: Calendar) -> list[
             reservation_id=holding.reservation_id,
             quantity=holding.nodes,
             promised=Period(calendar.opening, calendar.ahead(days=270)),
+            payment=Commitment.Payment.HOURLY,
             cost_per_node_hour=holding.cost_per_node_hour,
             notice_date=(calendar.now + timedelta(days=180)).date(),
             fabric_size=holding.fabric_size,
