@@ -52,7 +52,8 @@ OPTIONAL = (
 NAMES = {name.casefold(): name for name in (*MANDATORY, *OPTIONAL)}  # files differ in case
 AMOUNTS = ("effectivecost", "listcost", "contractedcost", "listunitprice", "contractedunitprice")
 
-_NUMBER = re.compile(r"[+-]?(?:[0-9]{1,40}(?:\.[0-9]{0,60})?|\.[0-9]{1,60})(?:[eE][+-]?[0-9]{1,2})?")
+# Bounded, so that sums stay exact in billing.vendor.units.EXACT; real files have up to 28 decimals.
+_NUMBER = re.compile(r"[+-]?(?:[0-9]{1,30}(?:\.[0-9]{0,60})?|\.[0-9]{1,60})(?:[eE][+-]?[0-9]{1,2})?")
 _CURRENCY = re.compile(r"[A-Z]{3}")
 
 
@@ -401,6 +402,8 @@ def _bad_number(value: str) -> str:
         return _("“%(value)s” has a comma; write 1234.56 with a point and no separators.") % {
             "value": value[:60]
         }
+    if value.strip("+-").replace(".", "", 1).isdecimal():
+        return _("The number has more than 30 digits before or 60 after the point.")
     return _("“%(value)s” is no number such as 1234.56.") % {"value": value[:60]}
 
 

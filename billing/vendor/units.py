@@ -16,7 +16,7 @@ PART_TIME = "part"  # of a part of a machine (core, memory), billed beside the o
 OTHER = "other"  # gigabytes, requests and so on
 UNKNOWN = ""
 
-EXACT = Context(prec=200)
+EXACT = Context(prec=300)  # more digits than any sum of numbers that the reader accepts
 HOURS_QUANTUM = Decimal("0.000000000001")  # 3.6 ns: what is kept of a quantity that hours cannot write
 
 _PER_HOUR = {
