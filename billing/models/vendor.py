@@ -35,7 +35,7 @@ class ExactNumericField(models.DecimalField):  # type: ignore[type-arg]
         return Field.get_db_prep_value(self, value, connection, prepared)  # type: ignore[arg-type]
 
     def get_db_prep_save(self, value: object, connection: object) -> object:
-        return self.to_python(value)
+        return value if hasattr(value, "as_sql") else self.to_python(value)
 
     def check(self, **kwargs: object) -> list[CheckMessage]:
         return []

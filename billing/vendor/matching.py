@@ -19,6 +19,7 @@ from billing.vendor.locks import lock_month
 from portal.accounts import events
 from portal.accounts.models import User
 from portal.common.errors import Conflict, NotFound
+from portal.common.money import minor_unit
 from portal.common.transactions import durable
 
 TABLES = ("vendor_machine", "vendor_commitment", "vendor_price", "vendor_match", "vendor_line")
@@ -102,6 +103,7 @@ def _match(cursor: Any, bill: VendorBill, now: datetime) -> None:
         "quantity_share": tolerances.QUANTITY_SHARE,
         "price_share": tolerances.PRICE_SHARE,
         "line_amount": tolerances.LINE_AMOUNT,
+        "minor_digits": -int(minor_unit(bill.currency).adjusted()),
     }
     for statement in (*statements.IN_ORDER, *verdicts.IN_ORDER):
         cursor.execute(statement, facts)

@@ -18,8 +18,9 @@ _QUANTITY = "CASE WHEN q > e THEN 'qty_over' ELSE 'qty_under' END"
 STRICT = f"""
     CASE
         WHEN p IS NULL THEN CASE WHEN {_QUANTITY_OK} THEN 'price_variance' ELSE {_QUANTITY} END
-        -- equal, as far as the bill's own digits go
-        WHEN round(e, scale(q)) = q AND round(q * p, scale(cost)) = cost THEN 'matched'
+        -- equal, as far as the bill's own digits go; hours have six, amounts those of the currency at least
+        WHEN round(e, greatest(scale(q), 6)) = q
+            AND round(q * p, greatest(scale(cost), %(minor_digits)s)) = cost THEN 'matched'
         WHEN {_QUANTITY_OK} AND {_PRICE_OK} THEN 'within_tolerance'
         WHEN {_QUANTITY_OK} THEN 'price_variance'
         WHEN {_PRICE_OK} THEN {_QUANTITY}
@@ -48,7 +49,8 @@ sorted AS (
             WHEN category = 'purchase' THEN
                 CASE WHEN commitment IS NOT NULL OR reservation <> '' THEN 'commitment' ELSE 'fee' END
             WHEN status = 'unused' THEN 'commitment_unused'
-            WHEN measure IN ('time', 'gpu', 'part') AND (compute OR machine IS NOT NULL) THEN
+            WHEN measure IN ('time', 'gpu', 'part')
+                AND (compute OR (machine IS NOT NULL AND service_category NOT IN ('networking', 'storage'))) THEN
                 CASE
                     WHEN machine IS NULL AND resource = '' THEN 'pool'
                     WHEN machine IS NULL THEN 'orphan_unknown'
@@ -90,7 +92,8 @@ shared AS (
     SELECT id, ran, p, q, cost, measure, matched_by,
         coalesce(sum(q) OVER (same_sku ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS before,
         lead(id) OVER same_sku IS NULL AS last,
-        min(sku) OVER together <> max(sku) OVER together OR bool_or(measure = 'part') OVER together AS several,
+        min(sku) OVER together <> max(sku) OVER together AS several,
+        bool_or(measure = 'part') OVER together AS in_parts,
         row_number() OVER dearest = 1 AS main,
         sum(cost) OVER together AS all_cost,
         first_value(cost) OVER dearest AS main_cost,
@@ -102,14 +105,16 @@ shared AS (
 ),
 weighed AS (
     SELECT shared.*,
-        several AND p IS NOT NULL AND abs(all_cost - ran * p) < abs(main_cost - ran * p) AS bundle,
-        several AND NOT main AND NOT coalesce(abs(all_cost - ran * p) < abs(main_cost - ran * p), false)
-            AS beside,
+        -- parts make a whole unless the dearest line alone already is what we expect
+        p IS NOT NULL AND (
+            (in_parts AND abs(main_cost - ran * p) > greatest(%(line_amount)s, %(price_share)s * ran * p))
+            OR (several AND abs(all_cost - ran * p) < abs(main_cost - ran * p))
+        ) AS bundle,
         CASE WHEN last THEN greatest(ran - before, 0) ELSE least(q, greatest(ran - before, 0)) END AS e
     FROM shared
 ),
 judged AS (  -- a bundle is judged as a whole, on its dearest line
-    SELECT id, bundle, beside, main, p,
+    SELECT id, bundle, (several OR in_parts) AND NOT main AND NOT bundle AS beside, main, p,
         CASE WHEN bundle THEN coalesce(all_q, ran) ELSE q END AS q,
         CASE WHEN bundle THEN ran ELSE e END AS e,
         CASE WHEN bundle THEN all_cost ELSE cost END AS cost
@@ -221,7 +226,7 @@ WITH small AS (
 UPDATE vendor_line v SET line_class = 'within_tolerance', forgiven = true
 FROM small WHERE small.id = v.id
   AND abs(small.drift) <= greatest(
-      %(line_amount)s, CASE WHEN small.digits <= 2 THEN %(line_amount)s / 2 * small.lines ELSE 0 END
+      %(line_amount)s, CASE WHEN small.digits <= %(minor_digits)s THEN %(line_amount)s / 2 * small.lines ELSE 0 END
   )
 """
 
