@@ -129,16 +129,18 @@ def form_page(
     submit: str,
     make: Callable[[Any, HttpRequest], forms.Form],
     act: Callable[[Any, dict[str, Any]], str],
+    allowed: bool | None = None,
 ) -> HttpResponse:
     """Show one form about one row, and call ``act(row, cleaned data)`` when it is sent.
 
     ``act`` calls a public function and returns the sentence to show; its refusals are
-    shown at their field. Runs outside of a transaction.
+    shown at their field. Runs outside of a transaction. ``allowed`` decides for pages of
+    rows that nobody may type over, where the permission to change is always refused.
     """
     row = model_admin.get_object(request, str(pk))
     if row is None:
         raise Http404
-    if not model_admin.has_change_permission(request, row):
+    if not (model_admin.has_change_permission(request, row) if allowed is None else allowed):
         raise PermissionDenied
     form = make(row, request)
     if request.method == "POST" and form.is_valid():

@@ -65,10 +65,7 @@ def end_early(*, lease_uid: str, reason: str, actor: User, now: datetime) -> Lea
     if not reason.strip():
         raise InvalidInput(_("Say why the lease ends early: the customer reads it."), field="reason")
     with durable():
-        pk = Lease.objects.filter(uid=lease_uid).values_list("pk", flat=True).first()
-        if pk is None:
-            raise NotFound(_("There is no such lease."))
-        lease = lifecycle.lock_lease(pk)
+        lease = _lock(lease_uid)
         if lease.state not in RUNS:
             raise WrongState(
                 _("This lease is %(state)s: only one that runs can be ended.")
@@ -77,6 +74,26 @@ def end_early(*, lease_uid: str, reason: str, actor: User, now: datetime) -> Lea
             )
         end_lease(lease, at=now, actor=actor, now=now, message=reason.strip(), early=True)
         return lease
+
+
+def cancel(*, lease_uid: str, reason: str, actor: User, now: datetime) -> Lease:
+    """Cancel a lease that has not started, for staff: without a quote and without a fee.
+
+    Its funds are released by the next metering. Raises :class:`InvalidInput` without a
+    reason, :class:`NotFound`, and :class:`~leases.errors.WrongState` once it has started.
+    """
+    if not reason.strip():
+        raise InvalidInput(_("Say why the lease is cancelled: the customer reads it."), field="reason")
+    with durable():
+        lease = _lock(lease_uid)
+        return lifecycle.cancel(lease, actor=actor, now=now, message=reason.strip())
+
+
+def _lock(lease_uid: str) -> Lease:
+    pk = Lease.objects.filter(uid=lease_uid).values_list("pk", flat=True).first()
+    if pk is None:
+        raise NotFound(_("There is no such lease."))
+    return lifecycle.lock_lease(pk)
 
 
 def end_lease(

@@ -37,6 +37,11 @@ RETRY, RETRY_LONGEST = timedelta(minutes=1), timedelta(minutes=30)
 MACHINES_AT_ONCE = 10
 
 
+def grace() -> timedelta:
+    """Return how long an orphan is only reported."""
+    return timedelta(minutes=settings.SUBLET_ORPHAN_GRACE_MINUTES)
+
+
 def find_orphans(*, now: datetime) -> int:
     """Compare every account and region with what is recorded; return how many orphans are new.
 
@@ -187,9 +192,8 @@ def _report(
 
 
 def _remove_due(providers: upstream.Providers, clock: Clock) -> int:
-    grace = timedelta(minutes=settings.SUBLET_ORPHAN_GRACE_MINUTES)
     due = Orphan.objects.filter(
-        state=Orphan.State.SEEN, first_seen_at__lte=clock.start - grace, next_try_at__lte=clock.start
+        state=Orphan.State.SEEN, first_seen_at__lte=clock.start - grace(), next_try_at__lte=clock.start
     )
     spared, removed = _accounts_with_too_many(due, clock), 0
     rows = (
