@@ -76,8 +76,8 @@ class Postgres:
         """Return the address as libpq and Django read it."""
         return f"postgres://{user}:{quote(self.password)}@/{database}?host={self.sockets}"
 
-    def start(self, say: Callable[[str], None]) -> None:
-        """Prepare the data folder, start the server and wait until it answers."""
+    def start(self, say: Callable[[str], None], *, anew: bool = False) -> None:
+        """Prepare the data folder, start the server and wait until it answers; ``anew`` empties the database."""
         folder = programs(self.storage)
         self.storage.make("postgres")
         if not self.data.exists():
@@ -105,7 +105,7 @@ class Postgres:
             stop_signal=signal.SIGINT,  # "fast": ends sessions, then writes a clean end
         )
         self._wait(say)
-        self._prepare()
+        self._prepare(anew=anew)
 
     def _initdb(self, folder: Path) -> None:
         unfinished = self.data.with_name("data.unfinished")
@@ -181,7 +181,7 @@ class Postgres:
                 raise LocalError(f"PostgreSQL has not answered for five minutes:\n{child.tail()}")
             time.sleep(0.05)
 
-    def _prepare(self) -> None:
+    def _prepare(self, *, anew: bool) -> None:
         """Make the roles, the database and the extension that only a superuser may make."""
         with psycopg.connect(self.url(SUPERUSER, "postgres"), autocommit=True) as connection:
             for role in (OWNER, APP):
@@ -191,6 +191,10 @@ class Postgres:
                     sql.SQL(verb + " ROLE {} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE PASSWORD {}").format(
                         sql.Identifier(role), sql.Literal(self.password)
                     )
+                )
+            if anew:
+                connection.execute(
+                    sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(DATABASE))
                 )
             if not connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [DATABASE]).fetchone():
                 connection.execute(

@@ -34,8 +34,10 @@ class AlreadyRunning(LocalError):
 class Services:
     """Starts what is missing, and stops only what it started.
 
-    ``throwaway`` gives up safety against a power cut, for tests. Use :func:`running`
-    where a ``with`` block fits.
+    ``throwaway`` gives up safety against a power cut, for tests. ``half_made`` names a
+    file whose presence says that the data were being made when the last run ended:
+    then the database and the demo cloud begin anew. Use :func:`running` where a
+    ``with`` block fits.
     """
 
     def __init__(
@@ -44,11 +46,13 @@ class Services:
         *,
         throwaway: bool = False,
         cloud: bool = True,
+        half_made: Path | None = None,
         say: Callable[[str], None] = lambda text: None,
     ) -> None:
         self.home = home
         self.throwaway = throwaway
         self.cloud = cloud
+        self.half_made = half_made
         self.say = say
         self.children: list[Child] = []
         self._cleanups: list[Callable[[], None]] = []
@@ -63,14 +67,17 @@ class Services:
         self._take_lock()
         remove_sockets_of_killed_run(self.home)
         try:
-            self.addresses = self._start()
+            anew = self.half_made is not None and self.half_made.exists()
+            if anew:
+                self.say("The last run ended while it made the demo's data: beginning anew")
+            self.addresses = self._start(anew=anew)
             write_addresses(self.home, self.addresses)
         except BaseException:
             self.stop()
             raise
         return self.addresses
 
-    def _start(self) -> Addresses:
+    def _start(self, *, anew: bool) -> Addresses:
         secrets = local_secrets(self.home)
         logs = self.home / "logs"
         database = {
@@ -84,7 +91,7 @@ class Services:
             self.say(f"The database will be in {storage.folder}: its server cannot reach {self.home}")
 
         if self.cloud and not endpoint:
-            endpoint = self._start_cloud(logs)  # first, since it needs the longest to come up
+            endpoint = self._start_cloud(logs, anew=anew)  # first, since it needs the longest to come up
         if storage is not None and not redis_url:
             from portal.local.valkey import Valkey
 
@@ -102,7 +109,7 @@ class Services:
             )
             self._cleanups.append(server.clean_up)
             try:
-                server.start(self.say)
+                server.start(self.say, anew=anew)
             finally:
                 self._keep(server.child)
             database = {
@@ -125,10 +132,10 @@ class Services:
         if child is not None:
             self.children.append(child)
 
-    def _start_cloud(self, logs: Path) -> str:
+    def _start_cloud(self, logs: Path, *, anew: bool) -> str:
         port = self._cloud_port()
         journal = self.home / "cloud.jsonl"
-        if self.throwaway:
+        if self.throwaway or anew:
             journal.unlink(missing_ok=True)
         self._keep(
             Child(

@@ -64,7 +64,9 @@ class Supervisor:
     def __init__(self, home: Path, port: int) -> None:
         self.home = home
         self.port = port
-        self.services = Services(home, say=say)
+        self.demo_played = home / "demo-played"
+        self.demo_began = home / "demo-began"
+        self.services = Services(home, say=say, half_made=self.demo_began)
         self.children: list[Child] = []
         self.url = f"http://localhost:{port}"
         self.stopping = False
@@ -125,7 +127,7 @@ class Supervisor:
         self._note_children()
         self._wait_until_ready()
         say(f"Sublet is ready: {self.url}")
-        if self._demo_marker().exists():
+        if self.demo_played.exists():
             say(f"  customer  demo@example.com   password sublet-demo   {self.url}/")
             say(f"  staff     staff@example.com  password sublet-demo   {self.url}/admin/")
         say("Ctrl-C stops everything and keeps the data.")
@@ -175,34 +177,34 @@ class Supervisor:
         finally:
             stop_all(jobs, patience=2)
 
-    def _demo_marker(self) -> Path:
-        return self.home / "demo-played"
-
     def _demo(self, addresses: Addresses) -> None:
-        """Play the demo the first time."""
-        if (
-            self._demo_marker().exists()
-            or not (BASE_DIR / "portal/local/management/commands/demo.py").exists()
-        ):
+        """Play the demo the first time.
+
+        A run that ends meanwhile leaves the note ``demo-began``, and the next one begins
+        anew: nothing else can have been stored, since the web server starts afterwards.
+        """
+        if self.demo_played.exists() or os.environ.get("SUBLET_DEMO") == "0":
             return
-        say("Playing the demo (once; about a minute)")
-        log = self.home / "logs" / "demo.log"
+        say("Playing the demo (once; a minute or two)")
+        self.demo_began.touch()
         demo = Child(
             "demo",
             [sys.executable, BASE_DIR / "manage.py", "demo"],
-            log=log,
+            log=self.home / "logs" / "demo.log",
             env=self._environment(addresses),
             cwd=BASE_DIR,
-            echo=echo,
+            echo=self._echo,
         )
         try:
             code = demo.process.wait()
         finally:
             stop_all([demo], patience=2)
-        if code == 0:
-            self._demo_marker().touch()
-        else:
-            say(f"The demo failed (see {log}); Sublet starts without it and tries again next time.")
+        if code:
+            raise LocalError(
+                f"The demo failed (see {demo.log}). The next run begins it anew; SUBLET_DEMO=0 make run goes without."
+            )
+        self.demo_played.touch()
+        self.demo_began.unlink()
 
     def _child(self, name: str, command: list[str | Path], environment: dict[str, str]) -> None:
         self.children.append(

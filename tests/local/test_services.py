@@ -197,6 +197,23 @@ def test_the_demo_cloud_keeps_its_port(home):
         assert addresses.ec2_endpoint == first
 
 
+def test_data_that_were_being_made_are_made_anew(home):
+    note = home / "demo-began"
+
+    def execute(statement: str) -> None:
+        with (
+            running(home, half_made=note, **OPTIONS) as addresses,
+            psycopg.connect(addresses.database_owner_url) as connection,
+        ):
+            connection.execute(statement)
+
+    execute("CREATE TABLE half ()")
+    execute("SELECT FROM half")  # without the note, data stay
+    note.touch()
+    with pytest.raises(psycopg.errors.UndefinedTable):
+        execute("SELECT FROM half")
+
+
 @pytest.fixture
 def system_folder(home, monkeypatch):
     home.parent.joinpath("var").mkdir()
