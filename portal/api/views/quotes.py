@@ -41,9 +41,9 @@ class Quotes(APIView):
         },
     )
     def post(self, request: Request) -> Response:
-        data = valid(QuoteRequest, request.data)
         user, organization = caller(request), organization_of(request)
         access.require(user=user, organization=organization, permission="lease")
+        data = valid(QuoteRequest, request.data)
         project = (
             access.project_for(user=user, uid=data["project"], organization=organization)
             if data["project"]
