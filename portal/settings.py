@@ -103,6 +103,9 @@ SUBLET_TURNAROUND_MINUTES = whole_number("SUBLET_TURNAROUND_MINUTES", 30)
 SUBLET_ORPHAN_GRACE_MINUTES = whole_number("SUBLET_ORPHAN_GRACE_MINUTES", 30)
 # From when a lease that has begun and has no machine yet is late, and its customer told.
 SUBLET_LATE_GRACE_MINUTES = whole_number("SUBLET_LATE_GRACE_MINUTES", 10)
+# From where our workers reach machines (networks, CIDR): these may reach SSH beside the customer's, at
+# provider accounts whose delivery is tested by SSH. Empty: only the customer's addresses.
+SUBLET_PROBE_ADDRESSES = env.list("SUBLET_PROBE_ADDRESSES", default=[])
 # This installation's name in the tags of what it makes upstream (sublet:site): machines of another one
 # on a shared cloud account are never touched. Empty: a name made once and kept in the database. A copy
 # of the database needs a name of its own before its workers start.

@@ -27,6 +27,8 @@ LISTING_LAG = timedelta(minutes=2)
 # 35 seconds each (inventory.providers.aws.session). Longer work extends its claim in between.
 CALL_TIME = timedelta(minutes=3)
 CLAIM = CALL_TIME + LISTING_LAG
+# A sweep takes no further row after this long: beat has sent the next one, and tasks have a time limit.
+SWEEP_TIME = timedelta(minutes=10)
 
 Row = TypeVar("Row", bound=Claim)
 
@@ -39,7 +41,11 @@ class Clock:
         self._began = time.monotonic()
 
     def __call__(self) -> datetime:
-        return self.start + timedelta(seconds=time.monotonic() - self._began)
+        return self.start + self.elapsed()
+
+    def elapsed(self) -> timedelta:
+        """Return how long this sweep has been at work."""
+        return timedelta(seconds=time.monotonic() - self._began)
 
 
 @dataclass(frozen=True)
@@ -74,9 +80,13 @@ def claim_next(
 ) -> Claimed[Row] | None:
     """Claim the first row of ``rows`` that nobody holds, and commit; ``None`` when there is none.
 
+    Also ``None`` when the sweep has had its time: the next one goes on.
+
     ``prepare`` returns further columns to set in the same statement, for example that a
     call is about to begin. The row is returned as it was before.
     """
+    if clock.elapsed() > SWEEP_TIME:
+        return None
     with durable():
         row = (
             rows.filter(unclaimed(clock()))

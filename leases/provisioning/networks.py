@@ -9,9 +9,11 @@ from __future__ import annotations
 import logging
 from datetime import datetime, timedelta
 
+from django.conf import settings
 from django.db.models import Exists, F, OuterRef, Q
 from django.utils.translation import gettext as _
 
+from inventory.models import ProviderAccount
 from inventory.providers import base
 from inventory.providers.errors import ProviderError
 from leases.models import Allocation, Lease, LeaseNetwork
@@ -65,10 +67,12 @@ def prepare_due(*, now: datetime) -> int:
 
 
 def _prepare(row: LeaseNetwork, providers: upstream.Providers) -> base.LeaseNetwork:
+    # Delivery means that we got in ourselves, so our own address may, where that is how it is tested.
+    ours = settings.SUBLET_PROBE_ADDRESSES if row.account.delivery_probe == ProviderAccount.Probe.SSH else ()
     request = base.LeaseNetworkRequest(
         lease=row.lease.uid,
         region=row.region.code,
-        ssh_cidrs=tuple(row.lease.allowed_addresses),
+        ssh_cidrs=(*row.lease.allowed_addresses, *ours),
         ssh_public_keys=public_keys(row.lease),
         tags=upstream.lease_tags(row.lease),
     )

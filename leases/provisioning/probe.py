@@ -19,7 +19,7 @@ from inventory.providers.errors import ProviderError
 from leases import lifecycle
 from leases.models import Instance
 from leases.provisioning import delivery, losses, upstream
-from leases.provisioning.claims import CLAIM, LISTING_LAG, Claimed, Clock, release, unclaimed
+from leases.provisioning.claims import CLAIM, LISTING_LAG, SWEEP_TIME, Claimed, Clock, release, unclaimed
 from leases.provisioning.facts import LIVE_MACHINE, RUNS
 from leases.provisioning.messages import DAILY, tell_staff
 from portal.common.transactions import durable
@@ -47,7 +47,7 @@ def probe_due(*, now: datetime) -> int:
     groups = due.order_by().values_list("account", "allocation__node__region").distinct()
     for account_id, region_id in sorted(groups):
         rows = due.filter(account__pk=account_id, allocation__node__region__pk=region_id)
-        while batch := _claim_batch(rows, clock):
+        while clock.elapsed() < SWEEP_TIME and (batch := _claim_batch(rows, clock)):
             delivered += _look(batch, providers, clock)
     return delivered
 

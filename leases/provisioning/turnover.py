@@ -58,6 +58,9 @@ def _work(claimed: Claimed[Turnover], providers: upstream.Providers, clock: Cloc
         for instance in instances:
             with providers.of(instance.account) as provider:
                 provider.reclaim(region=region, ids=[instance.provider_id])
+            if not claimed.extend(clock):
+                return False
+            with providers.of(instance.account) as provider:
                 found = provider.describe(region=region, ids=[instance.provider_id])
             seen[instance.pk] = next(iter(found), None)
     except ProviderError as error:

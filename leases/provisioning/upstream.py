@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -13,17 +14,23 @@ from django.utils.translation import gettext as _
 from inventory.models import ProviderAccount
 from inventory.providers import registry
 from inventory.providers.base import TAG_ALLOCATION, TAG_LEASE, TAG_SITE, TAG_TOKEN, Provider
-from inventory.providers.errors import ProviderError
+from inventory.providers.errors import ProviderError, TimedOut
 from leases.models import LaunchIntent, Lease, SiteIdentity
 
 log = logging.getLogger(__name__)
 
 
+# After so many calls without an answer an account is left alone for the rest of a sweep, so that a
+# cloud that is down does not keep the others waiting for its timeouts.
+SILENT_CALLS = 3
+
+
 class Providers:
-    """The adapters of one sweep: each account is connected once."""
+    """The adapters of one sweep: each account is connected once, and left alone where it is silent."""
 
     def __init__(self) -> None:
         self._known: dict[int, Provider] = {}
+        self._silent: Counter[int] = Counter()
 
     @contextmanager
     def of(self, account: ProviderAccount) -> Iterator[Provider]:
@@ -36,10 +43,18 @@ class Providers:
         outer = connection.atomic_blocks[-1] if connection.in_atomic_block else None
         if outer is not None and not getattr(outer, "_from_testcase", False):
             raise RuntimeError("Providers are never called inside a transaction: claim, commit, then call.")
+        if self._silent[account.pk] >= SILENT_CALLS:
+            raise ProviderError(
+                _("%(account)s does not answer at the moment.") % {"account": account}, retryable=True
+            )
         try:
             if account.pk not in self._known:
                 self._known[account.pk] = registry.provider_for(account)
             yield self._known[account.pk]
+            self._silent[account.pk] = 0
+        except TimedOut:
+            self._silent[account.pk] += 1
+            raise
         except ProviderError:
             raise
         except Exception as error:

@@ -84,6 +84,19 @@ def test_a_running_machine_is_delivered_when_its_ssh_answers(
     assert ssh_command(Access.objects.get(lease=lease)) == f"ssh -p {port} ubuntu@127.0.0.1"
 
 
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(("test", "sources"), [("ssh", {"198.51.100.9/32"}), ("provider_status", set())])
+def test_our_own_address_may_test_access_where_that_is_how_it_is_tested(
+    cloud: Cloud, lease: Lease, settings: Any, test: str, sources: set[str]
+) -> None:
+    settings.SUBLET_PROBE_ADDRESSES = ["198.51.100.9/32"]
+    ProviderAccount.objects.update(delivery_probe=test)
+    sweep.start_due(now=at(1))
+    sweep.launch_due(now=at(1))
+    [group] = cloud.groups()
+    assert {found["CidrIp"] for rule in group["IpPermissions"] for found in rule["IpRanges"]} == sources
+
+
 def lead_to_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
     from tests.leases.provisioning.conftest import FaultyProvider
 
