@@ -13,11 +13,10 @@ from typing import TypeVar
 
 from django.utils.translation import gettext as _
 
-from inventory.models import GpuModel
 from leases import lifecycle, picking, search
 from leases.errors import NotEnoughCapacity, ShortPick
-from leases.models import Lease, Term
-from leases.requests import CapacityRequest, region_id
+from leases.models import Lease
+from leases.requests import CapacityRequest
 from portal.accounts import events
 from portal.accounts.models import Organization, Project, SSHKey, User
 from portal.accounts.organizations import check_may_book
@@ -72,21 +71,24 @@ def hold(
 def with_capacity(*, request: CapacityRequest, now: datetime, attempt: Callable[[bool], T]) -> T:
     """Run ``attempt(wait)``, a whole transaction that calls :func:`hold_nodes`, until it is decided.
 
-    First lapses the lapsed holds in the way, in a transaction of their own (C5). The
-    first attempt skips locked nodes. A short pick proves nothing, so the next one waits
-    for them (``wait=True``). Conflicts are tried again as new transactions. Raises
-    :class:`NotEnoughCapacity` with alternatives that are computed after the rollback.
-    The request must be clean (:meth:`CapacityRequest.clean`).
+    The first attempt skips locked nodes. A short pick proves nothing, so the next one
+    waits for them (``wait=True``). A pick with lapsed holds in its way is never used:
+    they are lapsed in a transaction of their own, and the pick is made again (C5).
+    Conflicts are tried again as new transactions. Raises :class:`NotEnoughCapacity` with
+    alternatives that are computed after the rollback. The request must be clean
+    (:meth:`CapacityRequest.clean`).
     """
-    lifecycle.lapse_these(lease_pks=picking.lapsed_in_the_way(request, now=now), now=now)
-    for number in range(ROUNDS):
-        wait = number > 0
+    wait = False
+    for _number in range(ROUNDS):
         try:
             return retry_conflicts(lambda wait=wait: attempt(wait))  # type: ignore[misc]
-        except ShortPick:
+        except ShortPick as short:
+            if lifecycle.lapse_these(lease_pks=short.lapsed, now=now):
+                continue
             # While one node was waited for, another may have become free.
             if wait and not search.fits(request, now=now):
                 break
+            wait = True
     alternatives = search.near_misses(request, now)
     raise NotEnoughCapacity(
         _("There is not enough free capacity for this request.")
@@ -133,7 +135,7 @@ def hold_nodes(
     addresses = clean_addresses(allowed_addresses)
 
     node_pks = _pick(request, now=now, wait=wait)
-    lease = Lease.objects.create(
+    lease = Lease(
         organization=organization,
         project=project,
         name=name,
@@ -146,19 +148,11 @@ def hold_nodes(
         created_by=actor,
         created_at=now,
     )
-    if ssh_keys:
-        lease.ssh_keys.set(ssh_keys)
-    Term.objects.create(
-        lease=lease,
-        period=request.period,
-        nodes=request.nodes,
-        gpu_model_id=GpuModel.objects.values_list("pk", flat=True).get(slug=request.gpu_model),
-        gpus_per_node=request.gpus_per_node,
-        region_id=region_id(request.region) if request.region else None,
-    )
-    given = picking.insert_allocations(request, lease_pk=lease.pk, node_pks=node_pks, now=now)
+    given = picking.insert_lease(lease, request, node_pks=node_pks, now=now)
     if given < request.nodes:
         raise ShortPick
+    if ssh_keys:
+        lease.ssh_keys.set(ssh_keys)
     events.record(
         kind="lease.held",
         subject_type="lease",
@@ -177,10 +171,7 @@ def _pick(request: CapacityRequest, *, now: datetime, wait: bool) -> list[int]:
         among = picking.free(request, now=now, lock=True)
         if len(among) < request.nodes:
             raise ShortPick
-    node_pks = picking.pick(request, now=now, among=among)
-    if len(node_pks) < request.nodes:
-        raise ShortPick
-    return node_pks
+    return picking.pick(request, now=now, among=among)
 
 
 def confirm(

@@ -8,9 +8,7 @@ get a shortfall at once, and an equal node once the customer agrees
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import datetime
-from typing import TypeVar
 
 from django.db.models import Q
 from django.utils.translation import gettext as _
@@ -18,16 +16,15 @@ from django.utils.translation import gettext as _
 from inventory.fleet import set_available
 from inventory.models import Node
 from leases import lifecycle, moving, replacing
-from leases.errors import ShortPick
 from leases.lifecycle import PROMISED, RUNNING, WAITING
 from leases.maintenance import allocate_maintenance, record_about, release_maintenance
 from leases.models import Allocation, Lease, Shortfall
 from leases.replacing import replace_missing
 from portal.accounts.models import User
-from portal.common.errors import Conflict, InvalidInput, NotFound
+from portal.common.errors import InvalidInput, NotFound
 from portal.common.periods import Period
 from portal.common.periods import period as make_period
-from portal.common.transactions import durable, retry_conflicts
+from portal.common.transactions import durable
 
 __all__ = [
     "allocate_maintenance",
@@ -37,14 +34,8 @@ __all__ = [
     "shrink_node",
 ]
 
-T = TypeVar("T")
 Health = Node.Health
 Cause = Shortfall.Cause
-ROUNDS = 5
-
-
-class _Changed(Exception):
-    """What was read before the locks is no longer so: begin again."""
 
 
 class _Locked:
@@ -62,7 +53,7 @@ class _Locked:
         self.node = found[0]
         self.allocations = _allocations(node_pk, which)
         if any(row.lease_id is not None and row.lease_id not in self.leases for row in self.allocations):
-            raise _Changed
+            raise moving.Changed
 
     def lease_of(self, allocation: Allocation) -> Lease | None:
         return self.leases[allocation.lease_id] if allocation.lease_id is not None else None
@@ -71,19 +62,6 @@ class _Locked:
 def _allocations(node_pk: int, which: Q) -> list[Allocation]:
     rows = Allocation.objects.filter(which, node=node_pk).select_related("node__region__provider")
     return list(rows.order_by("pk"))
-
-
-def _decide(attempt: Callable[[bool], T]) -> T:
-    """Run a transaction that skips locked nodes; wait for them where it comes short; again after changes."""
-    wait = False
-    for _number in range(ROUNDS):
-        try:
-            return retry_conflicts(lambda wait=wait: attempt(wait))  # type: ignore[misc]
-        except ShortPick:
-            wait = True
-        except _Changed:
-            continue
-    raise Conflict(_("This node is being booked right now. Try again in a moment."))
 
 
 def shrink_node(*, node_id: int, available: Period, actor: User | None, now: datetime) -> Node:
@@ -114,7 +92,7 @@ def shrink_node(*, node_id: int, available: Period, actor: User | None, now: dat
             )
             return held.node
 
-    return _decide(attempt)
+    return moving.until_decided(attempt, now=now)
 
 
 def _withdraw(
@@ -193,7 +171,7 @@ def set_health(
             )
             return node
 
-    return _decide(attempt)
+    return moving.until_decided(attempt, now=now)
 
 
 def _failed(

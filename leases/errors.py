@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from portal.common.errors import Conflict
 
 
@@ -26,6 +28,11 @@ class WrongState(Conflict):
 class ShortPick(Exception):
     """A pick found fewer nodes than wanted: proves nothing until nodes were waited for.
 
-    Never reaches a person: :func:`leases.booking.with_capacity` turns it into another
-    attempt or into :class:`NotEnoughCapacity`.
+    ``lapsed`` are the leases, by pk, whose hold has lapsed and lies in the way. The
+    transaction must roll back. Never reaches a person: :func:`leases.booking.with_capacity`
+    turns it into another attempt or into :class:`NotEnoughCapacity`.
     """
+
+    def __init__(self, lapsed: Iterable[int] = ()) -> None:
+        super().__init__()
+        self.lapsed = list(lapsed)

@@ -6,12 +6,15 @@ lease's nodes plus its shortfalls without a node are the quantity in its term.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
+from typing import TypeVar
 
 from django.db import connection
+from django.utils.translation import gettext as _
 
 from inventory.models import Node
-from leases import picking
+from leases import lifecycle, picking
 from leases.errors import ShortPick
 from leases.gaps import TICK
 from leases.lifecycle import RUNNING
@@ -19,8 +22,15 @@ from leases.models import Allocation, Lease, Shortfall, Term
 from leases.requests import CapacityRequest
 from portal.accounts import events
 from portal.accounts.models import User
+from portal.common.errors import Conflict
 from portal.common.periods import Period
-from portal.common.transactions import require_transaction
+from portal.common.transactions import require_transaction, retry_conflicts
+
+T = TypeVar("T")
+
+
+class Changed(Exception):
+    """What was read before the locks is no longer so: begin again."""
 
 
 def equal_to(
@@ -54,6 +64,7 @@ def take_equal(
 
     Without ``locked``, nodes that others hold are skipped, and coming short raises
     :class:`ShortPick`: the caller rolls back and comes again with the candidates locked.
+    So it does for lapsed holds in the way: :func:`until_decided` does both.
     """
     require_transaction()
     request = equal_to(lease, start=start, end=end, instead_of=instead_of)
@@ -62,9 +73,13 @@ def take_equal(
     if fabric is not None:
         on_fabric = set(Node.objects.filter(fabric=fabric).values_list("pk", flat=True))
         choice = sorted(on_fabric if locked is None else on_fabric & set(locked))
-    picked = picking.pick(request, now=now, among=choice)
-    if picked and picking.insert_allocations(request, lease_pk=lease.pk, node_pks=picked, now=now):
-        return Node.objects.get(pk=picked[0])
+    try:
+        picked = picking.pick(request, now=now, among=choice)
+        if picking.insert_allocations(request, lease_pk=lease.pk, node_pks=picked, now=now):
+            return Node.objects.get(pk=picked[0])
+    except ShortPick as short:
+        if short.lapsed:
+            raise
     if locked is None:
         raise ShortPick
     return None
@@ -246,3 +261,21 @@ def close_shortfall(shortfall: Shortfall, lease: Lease, *, now: datetime, messag
         before=facts,
         message=message,
     )
+
+
+def until_decided(attempt: Callable[[bool], T], *, now: datetime, tries: int = 5) -> T:
+    """Run ``attempt(wait)``, a whole transaction, again after it came short.
+
+    First it skips nodes that others hold, then it waits for them; lapsed holds in the way
+    are lapsed in between, in a transaction of their own (C5). Conflicts are retried.
+    """
+    wait = False
+    for _number in range(tries):
+        try:
+            return retry_conflicts(lambda wait=wait: attempt(wait))  # type: ignore[misc]
+        except ShortPick as short:
+            if not lifecycle.lapse_these(lease_pks=short.lapsed, now=now):
+                wait = True
+        except Changed:
+            continue
+    raise Conflict(_("These nodes are being booked right now. Try again in a moment."))

@@ -13,8 +13,11 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
+from django.conf import settings
 from django.db import connection
 
+from leases.errors import ShortPick
+from leases.models import Lease
 from leases.requests import CapacityRequest
 
 # Leases that wait beyond their deadline: a handful, found by a partial index.
@@ -25,6 +28,11 @@ LAPSED = """
 """
 # A maintenance allocation has no lease; NOT IN would turn its NULL into "unknown".
 NOT_LAPSED = "(a.lease_id IN (SELECT id FROM lapsed)) IS NOT TRUE"
+
+REGION = (
+    "(SELECT r.id FROM inventory_region r JOIN inventory_provider p ON p.id = r.provider_id"
+    " WHERE r.code = %(region_code)s AND %(region_provider)s IN ('', p.slug))"
+)
 
 
 def wanted(*, gpu_model: bool = True, region: str | None, confidential: bool = True) -> str:
@@ -37,11 +45,7 @@ def wanted(*, gpu_model: bool = True, region: str | None, confidential: bool = T
             " WHERE g.slug = %(gpu_model)s AND t.gpus_per_node = %(gpus_per_node)s))"
         )
     if region:
-        conditions.append(
-            "n.region_id = ANY(ARRAY("
-            "SELECT r.id FROM inventory_region r JOIN inventory_provider p ON p.id = r.provider_id"
-            " WHERE r.code = %(region_code)s AND %(region_provider)s IN ('', p.slug)))"
-        )
+        conditions.append(f"n.region_id = ANY(ARRAY{REGION})")
     if not confidential:
         conditions.append(
             "NOT EXISTS (SELECT FROM inventory_provideraccount c"
@@ -108,31 +112,41 @@ def rows(statement: str, values: dict[str, Any]) -> list[tuple[Any, ...]]:
         return found
 
 
-def lapsed_in_the_way(request: CapacityRequest, *, now: datetime) -> list[int]:
-    """Return the lapsed leases whose allocations lie where the request could be served (C5)."""
-    statement = f"""
-        SELECT DISTINCT l.id
-        FROM leases_lease l
-        JOIN leases_allocation a ON a.lease_id = l.id
-        JOIN inventory_node n ON n.id = a.node_id
+def _in_the_way(region: str | None) -> str:
+    """Return the query of the lapsed leases that have nodes where the request could be served (C5)."""
+    return f"""
+        SELECT l.id FROM leases_lease l
         WHERE l.state IN ('held', 'awaiting') AND l.deadline <= %(now)s
-          AND a.occupied && tstzrange(%(start)s, %(end)s + n.turnaround)
-          AND {wanted(region=request.region)}
+          AND EXISTS (
+            SELECT FROM leases_allocation a JOIN inventory_node n ON n.id = a.node_id
+            WHERE a.lease_id = l.id AND a.occupied_until > %(start)s
+              AND a.occupied_from < %(end)s + n.turnaround
+              AND {wanted(region=region)})
         ORDER BY l.id"""  # noqa: S608 - fragments of this module, values as parameters
-    return [pk for (pk,) in rows(statement, _of(request, now=now))]
+
+
+def lapsed_in_the_way(request: CapacityRequest, *, now: datetime) -> list[int]:
+    """Return the lapsed leases that have nodes where the request could be served, by pk (C5)."""
+    return [pk for (pk,) in rows(_in_the_way(request.region), _of(request, now=now))]
 
 
 def pick(request: CapacityRequest, *, now: datetime, among: Sequence[int] | None = None) -> list[int]:
     """Part: lock and return the best nodes that are free and that nobody else has locked.
 
-    At most ``request.nodes``, of one region, of one fabric where one suffices (always,
+    ``request.nodes`` of one region, of one fabric where one suffices (always,
     where the request demands it). First those whose last machine is known to be gone
     (C7), then those in whose gap the period leaves the least (longest gaps stay whole),
     then those whose fabric has the fewest others free. ``among`` narrows the choice, for
-    example to nodes that the caller has locked.
+    example to nodes that the caller has locked. Raises :class:`ShortPick` when there are
+    fewer, or when lapsed holds lie in the way of a better choice: it names those.
     """
     values = _of(request, now=now, among=list(among or ()), quantity=request.nodes, spare=SPARE)
-    return [pk for (pk,) in rows(_pick_statement(request, now=now, narrowed=among is not None), values)]
+    found = rows(_pick_statement(request, now=now, narrowed=among is not None), values)
+    if len(found) < request.nodes:
+        raise ShortPick(lapsed_in_the_way(request, now=now))
+    if found[0][1]:
+        raise ShortPick(found[0][1])
+    return [pk for pk, _lapsed in found]
 
 
 def _pick_statement(request: CapacityRequest, *, now: datetime, narrowed: bool) -> str:
@@ -162,7 +176,7 @@ def _pick_statement(request: CapacityRequest, *, now: datetime, narrowed: bool) 
             WHERE {group}
             ORDER BY place LIMIT %(quantity)s + %(spare)s
         )
-        SELECT n.id
+        SELECT n.id, ARRAY({_in_the_way(request.region)})
         FROM best JOIN inventory_node n ON n.id = best.id
         ORDER BY best.place LIMIT %(quantity)s
         FOR NO KEY UPDATE OF n SKIP LOCKED"""  # noqa: S608 - fragments of this module, values as parameters
@@ -196,25 +210,77 @@ def free(request: CapacityRequest, *, now: datetime, lock: bool = False) -> list
     return [pk for (pk,) in rows(statement, _of(request, now=now))]
 
 
-def insert_allocations(
-    request: CapacityRequest, *, lease_pk: int, node_pks: Sequence[int], now: datetime
-) -> int:
-    """Part: give the locked nodes to the lease; return how many were still free.
+def give(lease: str) -> str:
+    """Return the INSERT that gives the locked nodes ``%(nodes)s`` to a lease, where they are still free.
 
-    Its snapshot is newer than the locks, so it sees what was booked between the pick's
-    snapshot and its locks, and reads ``available`` and the turnaround as they are now.
+    ``lease`` is an SQL expression for its id. The statement's snapshot is newer than the
+    locks, so it sees what was booked between the pick's snapshot and its locks, and
+    reads ``available`` and the turnaround as they are now.
     """
-    statement = f"""
+    return f"""
         INSERT INTO leases_allocation
             (node_id, node_available, period, occupied, purpose, lease_id, note, created_at)
         SELECT n.id, n.available, tstzrange(%(start)s, %(end)s),
-               tstzrange(%(start)s, %(end)s + n.turnaround), 'lease', %(lease)s, '', %(now)s
+               tstzrange(%(start)s, %(end)s + n.turnaround), 'lease', {lease}, '', %(now)s
         FROM inventory_node n {following(but_lapsed=False)}
         WHERE n.id = ANY(%(nodes)s) AND n.health = 'healthy'
           AND {FREE}"""  # noqa: S608 - fragments of this module, values as parameters
+
+
+def insert_allocations(
+    request: CapacityRequest, *, lease_pk: int, node_pks: Sequence[int], now: datetime
+) -> int:
+    """Part: give the locked nodes to a lease that exists; return how many were still free."""
     with connection.cursor() as cursor:
-        cursor.execute(statement, _of(request, now=now, lease=lease_pk, nodes=list(node_pks)))
+        cursor.execute(give("%(lease)s"), _of(request, now=now, lease=lease_pk, nodes=list(node_pks)))
         return int(cursor.rowcount)
+
+
+def insert_lease(lease: Lease, request: CapacityRequest, *, node_pks: Sequence[int], now: datetime) -> int:
+    """Part: write a held lease, its term and its allocations; return how many nodes were still free.
+
+    One statement, since a booking's cost is its round trips.
+    """
+    statement = f"""
+        WITH lease AS (
+            INSERT INTO leases_lease
+                (uid, organization_id, project_id, name, kind, state, state_changed_at, deadline, one_fabric,
+                 image, allowed_addresses, created_by_id, created_at)
+            VALUES
+                (%(uid)s, %(organization)s, %(project)s, %(name)s, %(kind)s, 'held', %(now)s, %(deadline)s,
+                 %(one_fabric)s, %(image)s, %(addresses)s::varchar[], %(created_by)s, %(now)s)
+            RETURNING id
+        ), term AS (
+            INSERT INTO leases_term
+                (lease_id, period, nodes, gpu_model_id, region_id, gpus_per_node, currency, quote_uid)
+            SELECT lease.id, tstzrange(%(start)s, %(end)s), %(quantity)s,
+                   (SELECT g.id FROM inventory_gpumodel g WHERE g.slug = %(gpu_model)s),
+                   {REGION if request.region else "NULL::bigint"},
+                   %(gpus_per_node)s, %(currency)s, ''
+            FROM lease
+        ), given AS ({give("(SELECT id FROM lease)")} RETURNING node_id)
+        SELECT lease.id, (SELECT count(*) FROM given) FROM lease"""  # noqa: S608 - fragments of this module
+    values = _of(
+        request,
+        now=now,
+        nodes=list(node_pks),
+        quantity=request.nodes,
+        uid=lease.uid,
+        organization=lease.organization_id,
+        project=lease.project_id,
+        name=lease.name,
+        kind=str(lease.kind),
+        deadline=lease.deadline,
+        one_fabric=lease.one_fabric,
+        image=lease.image,
+        addresses=lease.allowed_addresses,
+        created_by=lease.created_by_id,
+        currency=settings.SUBLET_CURRENCY,
+    )
+    lease.pk, given = rows(statement, values)[0]
+    lease._state.adding = False
+    lease._state.db = connection.alias
+    return int(given)
 
 
 def _of(request: CapacityRequest, **more: Any) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import datetime
 
 from django.db.models import F, Q
@@ -68,7 +67,7 @@ def replace_missing(*, shortfall_id: int, actor: User | None, now: datetime) -> 
                     )
             return lease
 
-    return _skip_then_wait(attempt)
+    return moving.until_decided(attempt, now=now)
 
 
 def _lock(shortfall_id: int) -> tuple[Lease, Shortfall]:
@@ -82,13 +81,6 @@ def _lock(shortfall_id: int) -> tuple[Lease, Shortfall]:
     if shortfall is None or lease.state not in PROMISED:
         raise WrongState(_("This shortfall is over."))
     return lease, shortfall
-
-
-def _skip_then_wait(attempt: Callable[[bool], Lease]) -> Lease:
-    try:
-        return retry_conflicts(lambda: attempt(False))
-    except ShortPick:
-        return retry_conflicts(lambda: attempt(True))
 
 
 def fill_missing(*, now: datetime) -> int:

@@ -155,16 +155,20 @@ def calendar(
             SELECT instance_type_id, region_id, first AS day, free, held FROM spans WHERE first < last
             UNION ALL
             SELECT instance_type_id, region_id, last, -free, -held FROM spans WHERE first < last
+        ), changes AS MATERIALIZED (
+            SELECT instance_type_id, region_id, day, sum(free) AS free, sum(held) AS held
+            FROM ends GROUP BY instance_type_id, region_id, day
             UNION ALL
-            SELECT DISTINCT instance_type_id, region_id, day, 0, 0
-            FROM nodes, generate_series(0, %(days)s - 1) AS day
+            SELECT kind.instance_type_id, kind.region_id, day, 0, 0
+            FROM (SELECT DISTINCT instance_type_id, region_id FROM nodes) kind,
+                 generate_series(0, %(days)s - 1) AS day
         ), steps AS (
-            SELECT g.slug, g.name, t.gpus_per_node, p.slug || '/' || r.code AS region, e.day,
-                   sum(e.free) AS free, sum(e.held) AS held
-            FROM ends e
-            JOIN inventory_instancetype t ON t.id = e.instance_type_id
+            SELECT g.slug, g.name, t.gpus_per_node, p.slug || '/' || r.code AS region, c.day,
+                   sum(c.free) AS free, sum(c.held) AS held
+            FROM changes c
+            JOIN inventory_instancetype t ON t.id = c.instance_type_id
             JOIN inventory_gpumodel g ON g.id = t.gpu_model_id
-            JOIN inventory_region r ON r.id = e.region_id JOIN inventory_provider p ON p.id = r.provider_id
+            JOIN inventory_region r ON r.id = c.region_id JOIN inventory_provider p ON p.id = r.provider_id
             GROUP BY 1, 2, 3, 4, 5
         ), sums AS (
             SELECT slug, name, gpus_per_node, region, day,
