@@ -6,6 +6,7 @@ from celery import shared_task
 from django.utils import timezone
 
 from billing import checkout, invoicing, ledger, metering
+from billing.vendor import accrual, sweep
 
 
 @shared_task
@@ -39,3 +40,17 @@ def close_last_month() -> None:
         ledger.close_period(month=ledger.last_month(now), actor=None, now=now)
     except ledger.PeriodClosed:  # staff were first, or an earlier run
         return
+
+
+@shared_task
+def reconcile_bills() -> None:
+    """Classify bills that only landed, and look again at what their providers may have billed late."""
+    sweep.reconcile_due(now=timezone.now())
+
+
+@shared_task
+def accrue_upstream() -> None:
+    """Accrue what providers will bill for last month and for this one so far."""
+    now = timezone.now()
+    for month in (ledger.last_month(now), ledger.month_of(now)):
+        accrual.accrue_month(month=month, now=now)

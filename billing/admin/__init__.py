@@ -4,6 +4,6 @@ Django wraps add and change forms in a transaction, so those call parts. Actions
 extra pages run outside of one, and call public functions.
 """
 
-from billing.admin import invoices, money, prices
+from billing.admin import findings, invoices, money, prices, vendor
 
-__all__ = ["invoices", "money", "prices"]
+__all__ = ["findings", "invoices", "money", "prices", "vendor"]
