@@ -24,6 +24,7 @@ from leases.access import lease_for, leases_of
 from leases.models import Lease
 from leases.provisioning.ssh import ssh_command
 from leases.provisioning.timeline import timeline
+from portal.accounts.access import Permission
 from portal.common.errors import DomainError, NotFound
 from portal.common.quantities import format_gpus
 from portal.dashboard import charts
@@ -157,7 +158,8 @@ def _machines(lease: Lease) -> list[dict[str, Any]]:
 @member_page()
 def lease_detail(request: TenantRequest, uid: str) -> HttpResponse:
     """One lease: what was promised, what runs, how to get in, what it costs, what happened."""
-    lease = lease_for(user=request.user, uid=uid, organization=request.organization)
+    needed: Permission = "lease" if request.method == "POST" else "view"
+    lease = lease_for(user=request.user, uid=uid, permission=needed, organization=request.organization)
     facts = lease_facts(lease)
     open_quote = (
         Quote.objects.filter(lease=lease, kind=Quote.Kind.BOOKING, state=Quote.State.OPEN)
