@@ -5,7 +5,7 @@ from __future__ import annotations
 from celery import shared_task
 from django.utils import timezone
 
-from billing import checkout, invoicing, ledger, metering
+from billing import auditing, checkout, invoicing, ledger, metering
 from billing.vendor import accrual, sweep
 
 
@@ -54,3 +54,9 @@ def accrue_upstream() -> None:
     now = timezone.now()
     for month in (ledger.last_month(now), ledger.month_of(now)):
         accrual.accrue_month(month=month, now=now)
+
+
+@shared_task
+def audit() -> None:
+    """Check every invariant; a violation is an event for staff."""
+    auditing.audit_and_report(now=timezone.now())

@@ -66,6 +66,7 @@ BEAT_SCHEDULE |= {
         crontab(minute="30", hour="2", day_of_month="1-3"), "billing.tasks.draft_last_month", expires=72_000
     ),
     "reconcile-bills": every(900, "billing.tasks.reconcile_bills"),
+    "audit": at(crontab(minute="15", hour="4"), "billing.tasks.audit", expires=72_000),
     "accrue-upstream": at(crontab(minute="40", hour="1"), "billing.tasks.accrue_upstream", expires=72_000),
     "close-last-month": at(
         crontab(minute="0", hour="3", day_of_month="10-12"), "billing.tasks.close_last_month", expires=72_000

@@ -91,7 +91,9 @@ def usage_page(request: TenantRequest) -> HttpResponse:
     by_lease = (
         charges_of(user=request.user, organization=request.organization)
         .filter(started_at__gte=start, started_at__lt=end)
-        .values("unit", lease_uid=F("lease__uid"), name=F("lease__name"), project_name=F("lease__project__name"))
+        .values(
+            "unit", lease_uid=F("lease__uid"), name=F("lease__name"), project_name=F("lease__project__name")
+        )
         .annotate(amount_sum=Sum("amount"), quantity_sum=Sum("quantity"), first=Min("started_at"))
         .order_by("-amount_sum")
     )
