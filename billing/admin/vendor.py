@@ -10,7 +10,8 @@ from django import forms
 from django.conf import settings
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
-from django.db.models import Count, Q, QuerySet
+from django.db.models import Count, OuterRef, QuerySet, Subquery
+from django.db.models.functions import Coalesce
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.defaultfilters import filesizeformat
 from django.template.loader import render_to_string
@@ -103,7 +104,19 @@ class VendorBillAdmin(ReadOnlyAdmin):
     header_total_ = amount("header_total", gettext_lazy("invoice total"))
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[VendorBill]:
-        return super().get_queryset(request).select_related("account", "entry", "landed_by", "approved_by")
+        def open_ones(**which: Any) -> Coalesce:
+            found = Finding.objects.filter(
+                account=OuterRef("account"), month=OuterRef("month"), state=Finding.State.OPEN, **which
+            )
+            count = found.order_by().values("account").annotate(n=Count("pk")).values("n")
+            return Coalesce(Subquery(count), 0)
+
+        return (
+            super()
+            .get_queryset(request)
+            .select_related("account", "entry", "landed_by", "approved_by")
+            .annotate(open_large=open_ones(material=True), open_small=open_ones(material=False))
+        )
 
     def get_urls(self) -> list[URLPattern]:
         def page(route: str, view: Callable[..., HttpResponse], name: str) -> URLPattern:
@@ -257,23 +270,22 @@ class VendorBillAdmin(ReadOnlyAdmin):
         }
         return SafeString(render_to_string("admin/billing/vendorbill/classes.html", context))
 
-    @admin.display(description=gettext_lazy("open findings"))
-    def open_findings(self, bill: VendorBill) -> str | SafeString:
+    @admin.display(description=gettext_lazy("open findings"), ordering="open_large")
+    def open_findings(self, bill: Any) -> str | SafeString:
         if bill.state == State.REPLACED:
             return "–"
-        counts = Finding.objects.filter(
-            account=bill.account_id, month=bill.month, state=Finding.State.OPEN
-        ).aggregate(large=Count("pk", filter=Q(material=True)), small=Count("pk", filter=Q(material=False)))
         url = (
             reverse("admin:billing_finding_changelist")
             + f"?account__id__exact={bill.account_id}&month={bill.month}&state__exact=open"
         )
-        if not counts["large"]:
-            label = pill(_("none"), GOOD) if bill.state != State.LANDED else pill(_("not classified"), WARN)
-            return format_html(
-                '{} <a href="{}">{}</a>', label, url, _("%(n)s small") % {"n": counts["small"]}
-            )
-        return format_html('{} <a href="{}">{}</a>', pill(str(counts["large"]), WARN), url, _("Settle"))
+        if bill.open_large:
+            return format_html('{} <a href="{}">{}</a>', pill(str(bill.open_large), WARN), url, _("Settle"))
+        if bill.state == State.LANDED:
+            return pill(_("not classified"), WARN)
+        if not bill.open_small:
+            return pill(_("none"), GOOD)
+        small = _("%(n)s small") % {"n": bill.open_small}
+        return format_html('{} <a href="{}">{}</a>', pill(_("none"), GOOD), url, small)
 
     @admin.display(description=gettext_lazy("invoices"))
     def invoices(self, bill: VendorBill) -> SafeString | str:

@@ -65,6 +65,7 @@ class VendorBill(models.Model):
     total = ExactNumericField(_("total"))
     header_total = ExactNumericField(_("invoice total"), null=True, blank=True)
     invoice_totals = models.JSONField(default=dict, blank=True)  # invoice id → total it states, as text
+    classes = models.JSONField(default=dict, blank=True)  # class → [lines, summed cost as text], for lists
     landed_at = models.DateTimeField(_("landed"), default=timezone.now)
     landed_by = models.ForeignKey(
         settings.AUTH_USER_MODEL, on_delete=models.PROTECT, null=True, blank=True, related_name="+"

@@ -60,9 +60,11 @@ def classify(*, bill_id: int, now: datetime, actor: User | None = None) -> Vendo
             _check_total(cursor, bill)
             cursor.execute(f"DROP TABLE {', '.join(TABLES)}")
         first_time = bill.state == VendorBill.State.LANDED
-        if first_time:
+        classes = {name: [lines, f"{cost:f}"] for name, lines, cost in class_totals(bill)}
+        if first_time or classes != bill.classes:
             bill.state = VendorBill.State.CLASSIFIED
-            bill.save(update_fields=["state"])
+            bill.classes = classes
+            bill.save(update_fields=["state", "classes"])
         if first_time or changes.any():
             events.record(
                 kind="vendor_bill.classified",
@@ -71,7 +73,7 @@ def classify(*, bill_id: int, now: datetime, actor: User | None = None) -> Vendo
                 actor=actor,
                 now=now,
                 after={
-                    "classes": {name: [lines, f"{cost:f}"] for name, lines, cost in class_totals(bill)},
+                    "classes": classes,
                     "findings": changes.as_dict(),
                 },
             )

@@ -8,7 +8,6 @@ from decimal import Decimal
 from django.utils.translation import gettext as _
 
 from billing.models import BillLine, VendorBill
-from billing.vendor.matching import class_totals
 from portal.common.money import format_money
 
 Class = BillLine.Class
@@ -49,23 +48,28 @@ def series_of(name: str) -> int:
     return 2 if name in EXPLAINED else 1 if name in OVERHEAD else 3
 
 
+def _totals(bill: VendorBill) -> list[tuple[str, int, Decimal]]:
+    """Return class, lines and cost as the last run stored them: lists must not sum a million lines."""
+    return [(name, int(lines), Decimal(cost)) for name, (lines, cost) in bill.classes.items()]
+
+
 def class_rows(bill: VendorBill) -> list[ClassRow]:
     """Return the bill's classes, what is explained first; the costs sum to the bill's total."""
-    totals = class_totals(bill)
+    totals = _totals(bill)
     size = sum((abs(cost) for _name, _lines, cost in totals), Decimal(0)) or Decimal(1)
     labels = dict(Class.choices)
     rank = {str(name): place for place, name in enumerate(ORDER)}
     return [
         ClassRow(
             name=name,
-            label=str(labels.get(name, _("Not classified yet"))),
+            label=str(labels[name]),
             lines=lines,
             cost=format_money(cost, bill.currency),
             share=f"{abs(cost) / size * 100:.1f} %",
             width=f"{abs(cost) / size * 100:.3f}",
             series=series_of(name),
         )
-        for name, lines, cost in sorted(totals, key=lambda row: rank.get(row[0], -1))
+        for name, lines, cost in sorted(totals, key=lambda row: rank[row[0]])
     ]
 
 
@@ -73,7 +77,7 @@ def bar(bill: VendorBill) -> list[Stretch]:
     """Return the bill as one bar of three stretches: explained, overhead, to be settled."""
     labels = {2: _("Explained"), 1: _("Commitments and overhead"), 3: _("Differences")}
     sizes = {series: Decimal(0) for series in labels}
-    for name, _lines, cost in class_totals(bill):
+    for name, _lines, cost in _totals(bill):
         sizes[series_of(name)] += abs(cost)
     size = sum(sizes.values(), Decimal(0)) or Decimal(1)
     stretches, start = [], Decimal(0)

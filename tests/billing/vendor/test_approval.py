@@ -7,6 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from django.db import IntegrityError, transaction
 
 from billing import ledger
 from billing.models import Entry, Finding, LedgerAccount, UpstreamAccrual, VendorBill
@@ -247,11 +248,11 @@ def test_commitments_accrue_what_is_held_and_machines_what_they_ran() -> None:
     CommitmentDelivery.objects.create(commitment=later.commitment, nodes=2, accepted_from=at(30))
     (posted,) = accrual.accrue_month(month=MONTH, now=LATER)
     assert posted.amount == 160 + 2 * 720 * 10 + 48 + 2 * 24
-    assert [(line["kind"], line["hours"], line["amount"]) for line in posted.breakdown] == [
+    assert {(line["kind"], line["hours"], line["amount"]) for line in posted.breakdown} == {
         ("commitment", "1440", "14400.00000000"),
         ("commitment", "96", "96.00000000"),
         ("machine", "10", "160.00000000"),
-    ]
+    }
 
 
 def test_accruing_again_posts_only_what_changed() -> None:
@@ -291,4 +292,16 @@ def test_a_bill_without_cost_is_approved_without_an_entry() -> None:
         reconcile(account, [hour(at(2), ResourceId="free", BilledCost="0", ServiceCategory="Storage")])
     )
     assert (bill.state, bill.entry) == ("approved", None)
+    assert_audit_is_clean()
+
+
+def test_postgresql_refuses_an_open_finding_and_an_approved_bill_together() -> None:
+    account = on_demand()
+    bill = reconcile(account, hours(at(2), at(2, 12), ResourceId="i-1"))
+    with pytest.raises(IntegrityError, match="V4"), transaction.atomic():
+        VendorBill.objects.filter(pk=bill.pk).update(state="approved", approved_at=LATER)
+    settle(account, "orphan_tail", "accept")
+    approve(bill)
+    with pytest.raises(IntegrityError, match="V4"), transaction.atomic():
+        Finding.objects.update(state="open", settled_at=None)
     assert_audit_is_clean()
