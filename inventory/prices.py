@@ -10,6 +10,7 @@ from decimal import Decimal
 from typing import Any
 
 from django.db import connection
+from django.db.backends.utils import CursorWrapper
 
 from inventory.models import Offer, Provider
 from portal.common.transactions import require_transaction
@@ -138,6 +139,8 @@ def set_prices(*, prices: Sequence[NewPrice], source: str, now: datetime) -> int
             """,  # noqa: S608 - a constant
             values,
         )
+        if cursor.rowcount:
+            _rejoin(cursor, values)
         cursor.execute(
             f"""
             INSERT INTO inventory_pricepoint (offer_id, price, currency, source, period)
@@ -156,6 +159,25 @@ def set_prices(*, prices: Sequence[NewPrice], source: str, now: datetime) -> int
             values,
         )
     return len(changed)
+
+
+def _rejoin(cursor: CursorWrapper, values: dict[str, Any]) -> None:
+    """Undo a change that was replaced by the price before it: a price point is a change."""
+    cursor.execute(
+        """
+        DELETE FROM inventory_pricepoint p USING inventory_pricepoint before
+        WHERE p.offer_id = ANY(%(ids)s) AND upper_inf(p.period) AND before.offer_id = p.offer_id
+            AND upper(before.period) = lower(p.period)
+            AND (before.price, before.currency) = (p.price, p.currency)
+        RETURNING before.id
+        """,
+        values,
+    )
+    reopened = [row[0] for row in cursor.fetchall()]
+    cursor.execute(
+        "UPDATE inventory_pricepoint SET period = tstzrange(lower(period), NULL, '[)') WHERE id = ANY(%s)",
+        [reopened],
+    )
 
 
 NEW = (

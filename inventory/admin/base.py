@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
@@ -22,6 +23,8 @@ from portal.accounts import events
 from portal.accounts.models import User
 from portal.common.errors import DomainError, InvalidInput
 
+CAMEL = re.compile(r"(?<!^)(?=[A-Z])")  # ProviderAccount -> provider_account
+
 
 class SupplyAdmin(admin.ModelAdmin):
     """Every added or changed row appends an event; rows that others refer to are kept."""
@@ -38,9 +41,10 @@ class SupplyAdmin(admin.ModelAdmin):
         fields = form.changed_data if change else list(form.cleaned_data)
         if change and not fields:
             return
+        name = CAMEL.sub("_", str(obj._meta.object_name)).lower()
         events.record(
-            kind=f"{obj._meta.model_name}.{'changed' if change else 'added'}",
-            subject_type=str(obj._meta.model_name),
+            kind=f"{name}.{'changed' if change else 'added'}",
+            subject_type=name,
             subject_id=str(getattr(obj, "uid", obj.pk)),
             actor=staff(request),
             now=timezone.now(),

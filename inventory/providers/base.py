@@ -26,8 +26,6 @@ TAG_ALLOCATION = "sublet:allocation"
 TAG_TOKEN = "sublet:token"  # noqa: S105 - the name of a tag
 # Which site made it (leases.provisioning.upstream.site_id): nobody touches another site's.
 TAG_SITE = "sublet:site"
-# Whose it is, where two installations of Sublet share one cloud account.
-TAG_INSTALLATION = "sublet:installation"
 
 
 class Capability(StrEnum):

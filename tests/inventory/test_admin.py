@@ -125,7 +125,7 @@ def test_an_account_is_entered_and_changes_are_in_the_event_log(client, staff):
     account = ProviderAccount.objects.get()
     assert account.options == {"regions": ["us-east-1"]}
     client.post(page(ProviderAccount, "change", account.pk), account_form(name="AWS prod"))
-    changed = Event.objects.get(kind="provideraccount.changed")
+    changed = Event.objects.get(kind="provider_account.changed")
     assert (changed.before, changed.after, changed.actor) == (
         {"name": "AWS main"},
         {"name": "AWS prod"},

@@ -217,15 +217,6 @@ def test_everything_with_our_tag_is_listed_and_can_be_removed(cloud):
     assert cloud.list_owned(region=REGION) == []
 
 
-def test_another_installation_in_the_same_account_is_left_alone(moto_ec2):
-    ours, theirs = connect(moto_ec2, installation="berlin"), connect(moto_ec2, installation="oslo")
-    ours.launch(group("lau_1"))
-    theirs.launch(group("lau_2"))
-
-    tokens = [item.tags[TAG_TOKEN] for item in ours.list_owned(region=REGION) if item.kind == "instance"]
-    assert tokens == ["lau_1"]
-
-
 def test_an_image_can_come_from_a_parameter(moto_ec2):
     ssm = boto3.client(
         "ssm", region_name=REGION, endpoint_url=moto_ec2, aws_access_key_id="x", aws_secret_access_key="y"

@@ -97,9 +97,9 @@ def test_everything_made_by_a_launch_is_tagged():
         firewall_id="sg-1",
         key_name="k",
     )
-    parameters = asked(group, subnets={"us-east-1b": "subnet-1"}, installation="berlin")
+    parameters = asked(group, subnets={"us-east-1b": "subnet-1"})
 
-    wanted = {"sublet:lease": "lse_1", "sublet:token": "lau_1", "sublet:installation": "berlin"}
+    wanted = {"sublet:lease": "lse_1", "sublet:token": "lau_1"}
     tagged = {
         item["ResourceType"]: {tag["Key"]: tag["Value"] for tag in item["Tags"]}
         for item in parameters["TagSpecifications"]

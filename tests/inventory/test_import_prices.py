@@ -79,6 +79,10 @@ def test_a_second_card_for_the_same_moment_replaces_the_first(now):
     ).order_by("period")
     assert [point.price for point in points] == [Decimal("23.60"), Decimal("25")]
 
+    load(HEADER + "eu-north1,gpu-h100-sxm_8gpu-128vcpu-1600gb,23.60,\n", now)
+    (point,) = points.all()
+    assert (point.price, point.period.upper) == (Decimal("23.60"), None)
+
 
 def test_a_byte_order_mark_blank_lines_and_three_columns_are_fine(now):
     result = load(

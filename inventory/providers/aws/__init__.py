@@ -11,7 +11,6 @@ from inventory.providers.aws import catalog, machines, network
 from inventory.providers.aws.errors import translated
 from inventory.providers.aws.session import AwsSession
 from inventory.providers.base import (
-    TAG_INSTALLATION,
     AccountIdentity,
     Capability,
     Catalog,
@@ -58,8 +57,6 @@ class Ec2Provider:
 
     def __init__(self, *, credentials: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
         self.session = AwsSession(credentials, settings)
-        installation = str(settings.get("installation") or "")
-        self._tags = {TAG_INSTALLATION: installation} if installation else {}
 
     def test_connection(self) -> AccountIdentity:
         with translated("get_caller_identity"):
@@ -80,10 +77,10 @@ class Ec2Provider:
         return catalog.read_catalog(self.session, region)
 
     def prepare_lease(self, request: LeaseNetworkRequest) -> LeaseNetwork:
-        return network.prepare(self.session, request, self._tags)
+        return network.prepare(self.session, request)
 
     def launch(self, group: LaunchGroup) -> Sequence[LaunchedInstance]:
-        return machines.launch(self.session, group, self._tags)
+        return machines.launch(self.session, group)
 
     def find(self, *, region: str, tag: str, value: str) -> Sequence[Machine]:
         return machines.find(self.session, region, tag, value)
@@ -98,13 +95,7 @@ class Ec2Provider:
         network.remove(self.session, network_)
 
     def list_owned(self, *, region: str) -> Sequence[OwnedResource]:
-        """Leave out what another installation of Sublet tagged, where this one has a name."""
-        ours = self._tags.get(TAG_INSTALLATION)
-        return [
-            item
-            for item in machines.list_owned(self.session, region)
-            if not ours or item.tags.get(TAG_INSTALLATION, ours) == ours
-        ]
+        return list(machines.list_owned(self.session, region))
 
     def remove(self, resource: OwnedResource) -> None:
         machines.remove(self.session, resource)

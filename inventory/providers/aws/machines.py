@@ -40,9 +40,9 @@ TAGGED_AT_LAUNCH = ("instance", "volume", "network-interface")
 OUR_TAGS: dict[str, Any] = {"Name": "tag-key", "Values": [TAG_SITE, TAG_LEASE, TAG_ALLOCATION, TAG_TOKEN]}
 
 
-def launch(session: AwsSession, group: LaunchGroup, tags: dict[str, str]) -> list[LaunchedInstance]:
+def launch(session: AwsSession, group: LaunchGroup) -> list[LaunchedInstance]:
     """Run the group's instances in one call that is never repeated here."""
-    parameters = launch_parameters(session, group, tags)
+    parameters = launch_parameters(session, group)
     with translated("run_instances"):
         answer = session.ec2(group.region, attempts=1).run_instances(**parameters)
     launched = [
@@ -61,14 +61,14 @@ def launch(session: AwsSession, group: LaunchGroup, tags: dict[str, str]) -> lis
     return launched
 
 
-def launch_parameters(session: AwsSession, group: LaunchGroup, tags: dict[str, str]) -> dict[str, Any]:
+def launch_parameters(session: AwsSession, group: LaunchGroup) -> dict[str, Any]:
     """Return the parameters of RunInstances.
 
     A reservation is targeted, and nothing else is allowed: EC2 then fails rather than
     buying on demand. Without one, preference *none* keeps an on-demand launch from
     using up capacity that is reserved for another lease.
     """
-    all_tags = tag_list({**tags, **group.tags, TAG_TOKEN: group.client_token})
+    all_tags = tag_list({**group.tags, TAG_TOKEN: group.client_token})
     parameters: dict[str, Any] = {
         "ImageId": group.image or default_image(session, group.region),
         "InstanceType": group.instance_type,

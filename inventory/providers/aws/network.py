@@ -26,9 +26,9 @@ IMPORTABLE = ("ssh-ed25519 ", "ssh-rsa ")
 Rule = tuple[str, int | None, int | None, str]  # protocol, from, to, source
 
 
-def prepare(session: AwsSession, request: LeaseNetworkRequest, tags: dict[str, str]) -> LeaseNetwork:
+def prepare(session: AwsSession, request: LeaseNetworkRequest) -> LeaseNetwork:
     """Make or correct the lease's group and key; safe to call again at any time."""
-    tags = {**tags, **request.tags, TAG_LEASE: request.lease}
+    tags = {**request.tags, TAG_LEASE: request.lease}
     name = f"sublet-{request.lease}"
     group = _find_group(session, request.region, name) or _create_group(session, request.region, name, tags)
     _correct_rules(session, request.region, group, request.ssh_cidrs)

@@ -34,7 +34,6 @@ class AwsSession:
     - ``vpc_id``: a VPC id, or one per region as an object (default: the default VPC)
     - ``subnets``: an object from zone to subnet id (default: the zone's default subnet)
     - ``capacity_blocks``: reservation ids that are Capacity Blocks for ML
-    - ``installation``: a name that tells this installation's resources from another's
     """
 
     def __init__(self, credentials: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
