@@ -33,6 +33,7 @@ SETTINGS = {
     "listen_addresses": "",  # the socket only
     "max_connections": "200",
     "shared_buffers": "256MB",
+    "jit": "off",  # compiling costs more than it saves on statements of milliseconds
     "timezone": "UTC",
     "log_timezone": "UTC",
     "log_min_messages": "warning",
