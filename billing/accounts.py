@@ -47,13 +47,12 @@ def account_for(organization: Organization) -> BillingAccount:
 def lock_account(organization: Organization) -> BillingAccount:
     """Part: lock the organization's wallet row, the first lock of every money path, and return it."""
     require_transaction()
-    if not BillingAccount.objects.filter(organization=organization).exists():
+    rows = BillingAccount.objects.select_for_update(no_key=True, of=("self",)).select_related("organization")
+    account = rows.filter(organization=organization).first()
+    if account is None:
         account_for(organization)  # a lock on an absent row locks nothing
-    return (
-        BillingAccount.objects.select_for_update(no_key=True, of=("self",))
-        .select_related("organization")
-        .get(organization=organization)
-    )
+        account = rows.get(organization=organization)
+    return account
 
 
 def change(
@@ -65,6 +64,8 @@ def change(
 ) -> None:
     """Part: add to the locked account's sums, in one statement."""
     require_transaction()
+    if not (balance or reserved or owed):
+        return
     BillingAccount.objects.filter(pk=account.pk).update(
         balance=F("balance") + balance, reserved=F("reserved") + reserved, owed=F("owed") + owed
     )
@@ -94,19 +95,23 @@ def lock_hold(lease_id: int) -> FundsHold | None:
     )
 
 
-def use_hold(account: BillingAccount, hold: FundsHold | None, amount: Decimal) -> Decimal:
+def use_hold(
+    account: BillingAccount, hold: FundsHold | None, amount: Decimal, *, owed: Decimal = Decimal(0)
+) -> Decimal:
     """Part: a charge takes the place of what was reserved for it; return how much was used.
 
     A negative amount (a charge taken back) gives back up to what the hold was made for.
+    ``owed`` is added to what the account owes in the same statement.
     """
     require_transaction()
     if hold is None:
+        change(account, owed=owed)
         return Decimal(0)
     used = max(min(amount, hold.remaining), hold.remaining - hold.amount)
     if used:
         hold.remaining -= used
         hold.save(update_fields=["remaining"])
-        change(account, reserved=-used)
+    change(account, reserved=-used, owed=owed)
     return used
 
 

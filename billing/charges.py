@@ -73,8 +73,7 @@ def add_charge(
         entry=entry,
         created_at=now,
     )
-    accounts.change(account, owed=amount)
-    accounts.use_hold(account, hold, amount)
+    accounts.use_hold(account, hold, amount, owed=amount)
     return charge
 
 
@@ -113,6 +112,5 @@ def take_back(
         entry=entry,
         created_at=now,
     )
-    accounts.change(account, owed=-charge.amount)
-    accounts.use_hold(account, hold, -charge.amount)
+    accounts.use_hold(account, hold, -charge.amount, owed=-charge.amount)
     return credit

@@ -116,27 +116,25 @@ def post(
             "lines": [[*line.owner, f"{line.amount:.8f}"] for line in lines],
         }
     )
-    found = Entry.objects.filter(key=key).first()
-    if found is None:
-        period = lock_period(effective_at=effective_at)
-        accounts = _accounts(lines, currency)
-        created = _insert_entry(
-            key=key,
-            digest=digest,
-            period=period,
-            effective_at=effective_at,
-            posted_at=now,
-            description=description[:200],
-            lines=len(lines),
-            reverses=reverses,
+    period = lock_period(effective_at=effective_at)
+    accounts = _accounts(lines, currency)
+    created = _insert_entry(
+        key=key,
+        digest=digest,
+        period=period,
+        effective_at=effective_at,
+        posted_at=now,
+        description=description[:200],
+        lines=len(lines),
+        reverses=reverses,
+    )
+    if created is not None:
+        Posting.objects.bulk_create(
+            Posting(entry=created, account=accounts[line.owner], currency=currency, amount=line.amount)
+            for line in lines
         )
-        if created is not None:
-            Posting.objects.bulk_create(
-                Posting(entry=created, account=accounts[line.owner], currency=currency, amount=line.amount)
-                for line in lines
-            )
-            return created
-        found = Entry.objects.get(key=key)  # another transaction was first, and has committed
+        return created
+    found = Entry.objects.get(key=key)  # from before, or of a twin that was first and has committed
     if found.payload_hash != digest:
         raise EntryConflict(
             _("“%(key)s” is already in the ledger with other content. Correct it with a reversal.")
@@ -168,26 +166,26 @@ def lock_period(*, effective_at: datetime) -> AccountingPeriod:
     require_transaction()
     month = month_of(effective_at)
     while True:
-        closed = AccountingPeriod.objects.filter(closed_at__isnull=False).aggregate(last=Max("month"))["last"]
-        if closed is not None and closed >= month:
-            month = next_month(closed)
         with connection.cursor() as cursor:
             cursor.execute(
                 "SELECT id, closed_at FROM billing_accountingperiod WHERE month = %s FOR SHARE", [month]
             )
             row = cursor.fetchone()
-            if row is None:
-                # FOR SHARE of no row locks nothing: make the row, then lock it. A close that was
-                # under way may have gone past this month meanwhile; then look again.
-                cursor.execute(
-                    "INSERT INTO billing_accountingperiod (month) SELECT %s WHERE NOT EXISTS"
-                    " (SELECT FROM billing_accountingperiod WHERE month > %s AND closed_at IS NOT NULL)"
-                    " ON CONFLICT DO NOTHING",
-                    [month, month],
-                )
-                continue
-        if row[1] is None:
+        if row is not None and row[1] is None:
             return AccountingPeriod(pk=row[0], month=month)
+        closed = AccountingPeriod.objects.filter(closed_at__isnull=False).aggregate(last=Max("month"))["last"]
+        if closed is not None and closed >= month:
+            month = next_month(closed)
+            continue
+        with connection.cursor() as cursor:
+            # FOR SHARE of no row locks nothing: make the row, then lock it. A close that was under
+            # way may have gone past this month meanwhile; then look again.
+            cursor.execute(
+                "INSERT INTO billing_accountingperiod (month) SELECT %s WHERE NOT EXISTS"
+                " (SELECT FROM billing_accountingperiod WHERE month > %s AND closed_at IS NOT NULL)"
+                " ON CONFLICT DO NOTHING",
+                [month, month],
+            )
 
 
 def _accounts(

@@ -11,10 +11,9 @@ often, or twice at once, and ends at the same seconds.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
+from decimal import ROUND_FLOOR, Decimal, localcontext
 
 from django.db import connection
 from django.db.models import Sum
@@ -23,15 +22,17 @@ from django.utils.translation import gettext as _
 
 from billing import accounts, charges, ledger
 from billing.models import BillingAccount, Charge, FundsHold, UsageRecord
-from billing.pricing import amount_for, microseconds
-from leases.models import Allocation, Lease, Shortfall, Term
+from billing.pricing import MICROSECONDS_PER_HOUR, microseconds
+from leases.models import Allocation, Lease, Term
+from portal.common.money import LEDGER_QUANTUM
 from portal.common.money import ledger as eight_decimals
-from portal.common.periods import Period, overlap
+from portal.common.periods import Period
 from portal.common.periods import period as make_period
 from portal.common.transactions import durable, require_transaction, retry_conflicts
 
 log = logging.getLogger(__name__)
 
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 LATE_FACTS = timedelta(days=35)
 FINAL = (Lease.State.ENDED, Lease.State.CANCELLED, Lease.State.FAILED, Lease.State.LAPSED)
 
@@ -52,14 +53,85 @@ class Metered:
         )
 
 
-def meter_due(*, now: datetime) -> Metered:
+# What may be charged of allocation ``a``, whatever the time is now.
+CHARGEABLE = """(
+    tstzmultirange(coalesce(a.delivered * a.period, 'empty')) - coalesce(
+        (SELECT range_agg(s.period) FROM leases_shortfall s WHERE s.allocation_id = a.id), '{}'
+    )
+)"""
+# Allocations of leases whose funds are held, or were until a month ago: facts can come late.
+CANDIDATES = """
+    FROM billing_fundshold h
+    JOIN leases_allocation a ON a.lease_id = h.lease_id
+    WHERE (h.released_at IS NULL OR h.released_at > %(late)s)
+        AND (%(lease)s::bigint IS NULL OR h.lease_id = %(lease)s::bigint)
+        AND a.purpose = 'lease'
+"""
+# Each of these is answered by the index of the constraint that keeps records apart, so that it costs
+# the same after a year of records as on the first day.
+QUICK = f"""
+    WITH candidates AS (
+        SELECT a.id, a.lease_id, paid, least(upper(paid), %(now)s::timestamptz) AS until
+        FROM (SELECT a.*, coalesce(a.delivered * a.period, 'empty') AS paid {CANDIDATES}) a
+    )
+    SELECT c.id FROM candidates c
+    WHERE (  -- the last moment is neither charged nor missing
+        c.until > lower(c.paid)
+        AND NOT EXISTS (
+            SELECT FROM billing_usagerecord u
+            WHERE u.allocation_id = c.id AND u.period @> c.until - interval '1 microsecond'
+        )
+        AND NOT EXISTS (
+            SELECT FROM leases_shortfall s
+            WHERE s.allocation_id = c.id AND s.period @> c.until - interval '1 microsecond'
+        )
+    ) OR EXISTS (  -- something was charged that was not delivered
+        SELECT FROM billing_usagerecord u
+        WHERE u.allocation_id = c.id AND (
+            isempty(c.paid) OR u.period && tstzrange(NULL, lower(c.paid)) OR u.period && tstzrange(upper(c.paid), NULL)
+        )
+    ) OR EXISTS (
+        SELECT FROM leases_shortfall s JOIN billing_usagerecord u
+            ON u.allocation_id = s.allocation_id AND u.period && s.period
+        WHERE s.allocation_id = c.id
+    )
+    ORDER BY c.lease_id, c.id
+"""  # noqa: S608 - put together from constants
+THOROUGH = f"""
+    SELECT a.id {CANDIDATES}
+        AND {CHARGEABLE} * tstzmultirange(tstzrange(NULL, %(now)s::timestamptz)) <> coalesce(
+            (SELECT range_agg(u.period) FROM billing_usagerecord u WHERE u.allocation_id = a.id), '{{}}'
+        )
+    ORDER BY a.lease_id, a.id
+"""  # noqa: S608 - put together from constants
+# Of one allocation: records that are not (wholly) chargeable, and chargeable time without a record.
+DIFFERENCE = f"""
+    WITH a AS (SELECT a.id, {CHARGEABLE} AS chargeable FROM leases_allocation a WHERE a.id = %(allocation)s)
+    SELECT
+        ARRAY(
+            SELECT u.id FROM billing_usagerecord u
+            WHERE u.allocation_id = a.id AND NOT a.chargeable @> u.period ORDER BY u.id
+        ),
+        a.chargeable * tstzmultirange(tstzrange(NULL, %(now)s::timestamptz)) - coalesce(
+            (
+                SELECT range_agg(u.period) FROM billing_usagerecord u
+                WHERE u.allocation_id = a.id AND a.chargeable @> u.period
+            ),
+            '{{}}'
+        )
+    FROM a
+"""  # noqa: S608 - put together from constants
+
+
+def meter_due(*, now: datetime, thorough: bool = False) -> Metered:
     """Meter every allocation that has delivered time to charge; one transaction for each.
 
     Then release what is no longer needed of the funds of leases that are over. Safe
     twice at once. An allocation that fails is logged and does not stop the others.
+    ``thorough`` compares all that was ever recorded, as before a month is invoiced.
     """
     total = Metered()
-    for allocation_id in due(now=now):
+    for allocation_id in due(now=now, thorough=thorough):
         try:
             total += meter_allocation(allocation_id=allocation_id, now=now)
         except Exception:
@@ -68,35 +140,15 @@ def meter_due(*, now: datetime) -> Metered:
     return total
 
 
-def due(*, now: datetime | None, lease_id: int | None = None) -> list[int]:
+def due(*, now: datetime | None, lease_id: int | None = None, thorough: bool = False) -> list[int]:
     """Return the allocations whose recorded time differs from what was delivered until ``now``.
 
-    ``None`` means until the end, whatever the time is. One statement over the leases
-    whose funds are held, or were until a month ago: facts can come late.
+    ``None`` means until the end, whatever the time is. The quick way misses a gap before
+    time that is charged or missing; the lease's end, and the ``thorough`` way, find it.
     """
     with connection.cursor() as cursor:
         cursor.execute(
-            """
-            WITH metered AS (
-                SELECT a.id, a.lease_id, coalesce(
-                    a.delivered * a.period * tstzrange(NULL, %(now)s::timestamptz), 'empty'
-                ) AS delivered
-                FROM billing_fundshold h
-                JOIN leases_allocation a ON a.lease_id = h.lease_id
-                WHERE (h.released_at IS NULL OR h.released_at > %(late)s)
-                    AND (%(lease)s::bigint IS NULL OR h.lease_id = %(lease)s::bigint)
-                    AND a.purpose = 'lease'
-            )
-            SELECT m.id FROM metered m
-            WHERE tstzmultirange(m.delivered) - coalesce(
-                (SELECT range_agg(s.period) FROM leases_shortfall s WHERE s.allocation_id = m.id),
-                '{}'::tstzmultirange
-            ) <> coalesce(
-                (SELECT range_agg(u.period) FROM billing_usagerecord u WHERE u.allocation_id = m.id),
-                '{}'::tstzmultirange
-            )
-            ORDER BY m.lease_id, m.id
-            """,
+            THOROUGH if thorough else QUICK,
             {"now": now, "late": (now or timezone.now()) - LATE_FACTS, "lease": lease_id},
         )
         return [row[0] for row in cursor.fetchall()]
@@ -106,7 +158,7 @@ def meter_allocation(*, allocation_id: int, now: datetime) -> Metered:
     """Charge an allocation's delivered time until ``now`` (UTC) that is not charged yet.
 
     Usage record, charge, ledger entry, funds hold and what is owed change together.
-    Amount = rate per GPU-hour × GPUs × seconds / 3600, to eight decimals, per record.
+    Amount = rate per GPU-hour × GPUs × seconds / 3600, to eight decimals.
     Does nothing for an allocation without a lease or a rate.
     """
 
@@ -131,54 +183,39 @@ def _meter(
 ) -> Metered:
     """Part: meter one allocation whose wallet is locked, which also keeps a twin out."""
     require_transaction()
-    # FOR SHARE: nobody changes what was delivered while we charge it. (Django writes no such lock.)
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT id FROM leases_allocation WHERE id = %s FOR SHARE", [allocation.pk])
-    allocation.refresh_from_db(fields=["delivered", "period"])
-    chargeable = _chargeable(allocation, now=now)
-    records = list(
-        UsageRecord.objects.filter(allocation=allocation).select_related("charge__entry", "charge__lease")
-    )
-    wrong = [record for record in records if not any(_contains(piece, record.period) for piece in chargeable)]
-    # A clock that stands before our last run is no reason to take time back.
-    wrong = [record for record in wrong if record.period.upper <= now or _undelivered(allocation, record)]
+    wrong, missing = _difference(allocation.pk, now=now)
     taken = Decimal(0)
-    for record in wrong:
+    for record in UsageRecord.objects.filter(pk__in=wrong).select_related("charge__entry", "charge__lease"):
         charges.take_back(account, record.charge, now=now, hold=hold)
         taken += record.charge.quantity
         record.delete()
-    kept = [record.period for record in records if record not in wrong]
     done = Metered(taken_back=len(wrong), gpu_seconds=-taken)
-    for piece in _subtract(chargeable, kept):
+    earlier = _taken_back(allocation) if missing else 0
+    for piece in missing:
         for part in split_months(piece):
-            done += _record(account, allocation, part, hold=hold, now=now)
+            done += _record(account, allocation, part, hold=hold, now=now, earlier=earlier)
     return done
 
 
-def _chargeable(allocation: Allocation, *, now: datetime) -> list[Period]:
-    """Return the delivered time inside the paid period until ``now``, less the allocation's shortfalls."""
-    if allocation.delivered is None:
-        return []
-    start = max(allocation.delivered.lower, allocation.period.lower)
-    ends = [allocation.period.upper, now]
-    if allocation.delivered.upper is not None:
-        ends.append(allocation.delivered.upper)
-    if start >= min(ends):
-        return []
-    missing = Shortfall.objects.filter(allocation=allocation).values_list("period", flat=True)
-    return _subtract([make_period(start, min(ends))], missing)
+def _difference(allocation_id: int, *, now: datetime) -> tuple[list[int], list[Period]]:
+    """Part: return the records that are wrong, and the time until ``now`` that has none.
+
+    A record beyond ``now`` is not wrong: a clock behind the last run takes nothing back.
+    """
+    with connection.cursor() as cursor:
+        # FOR SHARE: nobody changes what was delivered while we charge it. (Django writes no such lock.)
+        cursor.execute("SELECT FROM leases_allocation WHERE id = %s FOR SHARE", [allocation_id])
+        cursor.execute(DIFFERENCE, {"allocation": allocation_id, "now": now})
+        row = cursor.fetchone()
+    if row is None:  # released meanwhile, and so never delivered
+        return [], []
+    return row[0], [make_period(piece.lower, piece.upper) for piece in row[1]]
 
 
-def _undelivered(allocation: Allocation, record: UsageRecord) -> bool:
-    """Tell whether a record reaches outside of what was delivered, whatever the time is now."""
-    if allocation.delivered is None:
-        return True
-    ends = [end for end in (allocation.delivered.upper, allocation.period.upper) if end is not None]
-    if record.period.lower < max(allocation.delivered.lower, allocation.period.lower):
-        return True
-    if record.period.upper > min(ends):
-        return True
-    return Shortfall.objects.filter(allocation=allocation, period__overlap=record.period).exists()
+def _taken_back(allocation: Allocation) -> int:
+    """Return how many of the allocation's charges have no usage record any more."""
+    charged = Charge.objects.filter(kind=Charge.Kind.USAGE, source__startswith=f"usage:{allocation.pk}:")
+    return charged.filter(usage_record=None).count()
 
 
 def _record(
@@ -188,8 +225,9 @@ def _record(
     *,
     hold: FundsHold | None,
     now: datetime,
+    earlier: int,
 ) -> Metered:
-    """Part: write one usage record with its charge."""
+    """Part: write one usage record with its charge; ``earlier`` records of the allocation were taken back."""
     lease = allocation.lease
     assert lease is not None
     term = Term.objects.select_related("gpu_model").filter(lease=lease, period__contains=part.lower).first()
@@ -199,11 +237,12 @@ def _record(
     quantity = Decimal(gpu_microseconds) / 1_000_000
     # The same start is charged again after its record was taken back.
     source = f"usage:{allocation.pk}:{part.lower.astimezone(UTC).isoformat()}"
-    earlier = Charge.objects.filter(source__startswith=source).count()
+    if earlier:
+        source += f":{earlier}"
     charge = charges.add_charge(
         account,
         kind=Charge.Kind.USAGE,
-        source=f"{source}:{earlier}" if earlier else source,
+        source=source,
         description=_("%(lease)s: %(gpus)s × %(model)s")
         % {"lease": lease.name, "gpus": term.gpus_per_node, "model": term.gpu_model.name},
         lease=lease,
@@ -211,13 +250,30 @@ def _record(
         quantity=quantity,
         unit=charges.GPU_SECOND,
         unit_price=term.rate_per_gpu_hour,
-        amount=amount_for(rate=term.rate_per_gpu_hour, gpu_microseconds=gpu_microseconds),
+        amount=_amount(part, rate=term.rate_per_gpu_hour * term.gpus_per_node),
         effective_at=part.lower,
         now=now,
         hold=hold,
     )
     UsageRecord.objects.create(allocation=allocation, period=part, gpus=term.gpus_per_node, charge=charge)
     return Metered(records=1, gpu_seconds=quantity)
+
+
+def _amount(part: Period, *, rate: Decimal) -> Decimal:
+    """Return rate per hour × time to eight decimals, as the difference of two meter readings.
+
+    Each reading is what the time since 1970 would cost, cut to eight decimals. So the
+    sum over neighbouring records is the same to the last digit however often metering
+    ran in between, and a period whose cost needs no rounding costs exactly that.
+    """
+    with localcontext(prec=60):
+        start, end = (
+            (rate * microseconds(moment - EPOCH) / MICROSECONDS_PER_HOUR).quantize(
+                LEDGER_QUANTUM, rounding=ROUND_FLOOR
+            )
+            for moment in (part.lower, part.upper)
+        )
+        return end - start
 
 
 def release_finished(*, now: datetime) -> int:
@@ -232,7 +288,7 @@ def release_finished(*, now: datetime) -> int:
             account = accounts.lock_account(hold.account.organization)
             locked = accounts.lock_hold(hold.lease_id)
             # Until its very end, not until ``now``: once released, nothing looks at the lease every hour.
-            if locked is not None and not due(now=None, lease_id=hold.lease_id):
+            if locked is not None and not due(now=None, lease_id=hold.lease_id, thorough=True):
                 released += settle_hold(account, locked, now=now)
     return released
 
@@ -256,24 +312,3 @@ def split_months(whole: Period) -> list[Period]:
         parts.append(make_period(start, end))
         start = end
     return parts
-
-
-def _contains(outer: Period, inner: Period) -> bool:
-    return bool(outer.lower <= inner.lower and inner.upper <= outer.upper)
-
-
-def _subtract(pieces: Iterable[Period], holes: Iterable[Period]) -> list[Period]:
-    """Return the parts of ``pieces`` that no hole covers, in order of time."""
-    left = list(pieces)
-    for hole in sorted(holes, key=lambda hole: hole.lower):
-        rest = []
-        for piece in left:
-            if overlap(piece, hole) is None:
-                rest.append(piece)
-                continue
-            if piece.lower < hole.lower:
-                rest.append(make_period(piece.lower, hole.lower))
-            if hole.upper < piece.upper:
-                rest.append(make_period(hole.upper, piece.upper))
-        left = rest
-    return sorted(left, key=lambda piece: piece.lower)

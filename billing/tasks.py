@@ -28,7 +28,7 @@ def settle_awaiting() -> None:
 def draft_last_month() -> None:
     """Meter to the end, then draft last month's invoices; staff look at them and finalize."""
     now = timezone.now()
-    metering.meter_due(now=now)
+    metering.meter_due(now=now, thorough=True)
     invoicing.draft_month(month=ledger.last_month(now), now=now)
 
 

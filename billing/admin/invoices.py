@@ -123,7 +123,7 @@ class InvoiceAdmin(ReadOnlyAdmin):
     def draft_view(self, request: HttpRequest) -> HttpResponse:
         def act(row: Any, values: dict[str, Any]) -> tuple[str, Any]:
             now = timezone.now()
-            metering.meter_due(now=now)
+            metering.meter_due(now=now, thorough=True)
             drafts = invoicing.draft_month(month=values["month"], now=now)
             said = ngettext("%(n)s draft.", "%(n)s drafts.", len(drafts)) % {"n": len(drafts)}
             return said, None

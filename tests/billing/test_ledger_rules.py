@@ -294,5 +294,5 @@ def test_posting_takes_the_same_few_statements_however_many_lines(django_assert_
 
     several("opens the accounts", organizations)
     for number in (1, 5):
-        with django_assert_num_queries(8):  # two of them the test's savepoint
+        with django_assert_num_queries(6):  # two of them the test's savepoint
             several(f"{number} owners", organizations[:number])
