@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from django.db.models import QuerySet
-
 from billing.models import Invoice, Quote
 from portal.accounts.access import Permission, fetch
 from portal.accounts.models import Organization, User
@@ -37,16 +35,3 @@ def invoice_for(
         permission=permission,
         organization=organization,
     )
-
-
-def invoices_of(*, organization: Organization) -> QuerySet[Invoice]:
-    """Return what the customer sees of the organization's invoices, newest first: no drafts.
-
-    The caller has checked the ``billing`` permission.
-    """
-    return Invoice.objects.filter(organization=organization).exclude(state=Invoice.State.DRAFT)
-
-
-def quotes_of(*, organization: Organization) -> QuerySet[Quote]:
-    """Return the organization's booking quotes, newest first. The caller has checked ``view``."""
-    return Quote.objects.filter(organization=organization, kind=Quote.Kind.BOOKING).select_related("lease")
