@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from django.utils.translation import gettext as _
 from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
 
@@ -14,16 +15,19 @@ if TYPE_CHECKING:  # DRF's views read these classes while they are imported
 
 
 class HasScope(BasePermission):
-    """The view names its ``scope``; one that writes names ``write_scope`` as well."""
-
-    message = "The token lacks the scope for this."
+    """A view may name a ``scope`` for reading; writing takes "lease", which includes reading."""
 
     def has_permission(self, request: Request, view: APIView) -> bool:
         if not isinstance(request.auth, ApiToken):
             return True
-        safe = request.method in ("GET", "HEAD", "OPTIONS")
-        needed = getattr(view, "scope", ApiToken.Scope.READ)
-        if not safe:
-            needed = getattr(view, "write_scope", ApiToken.Scope.LEASE)
-        self.message = f"The token needs the scope “{needed}” for this. Create one that has it."
-        return needed in request.auth.scopes
+        scope = ApiToken.Scope
+        needed = getattr(view, "scope", scope.READ)
+        if request.method not in ("GET", "HEAD", "OPTIONS"):
+            needed = scope.LEASE
+        held = set(request.auth.scopes)
+        if scope.LEASE in held:
+            held.add(scope.READ)
+        self.message = _("The token needs the scope “%(scope)s” for this. Create one that has it.") % {
+            "scope": needed
+        }
+        return needed in held

@@ -34,6 +34,10 @@ def test_a_token_does_what_its_scopes_say(customer: Customer, fleet: None, wante
     problem(read.get("usage"), 403, "permission-denied")
     problem(read.post("quotes", wanted), 403, "permission-denied")
     assert customer.call("billing").get("invoices").status_code == 200
+    lease = customer.call("lease")
+    assert lease.post("quotes", wanted).status_code == 201
+    assert lease.get("leases").status_code == 200
+    problem(lease.get("usage"), 403, "permission-denied")
 
 
 def test_a_token_is_no_stronger_than_its_creator(
