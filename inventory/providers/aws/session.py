@@ -7,6 +7,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 import boto3
+import botocore.loaders
+import botocore.session
 from botocore.config import Config
 from django.utils.translation import gettext as _
 
@@ -16,6 +18,10 @@ from inventory.providers.errors import AuthFailed, ProviderError
 CONNECT_TIMEOUT = 5  # seconds
 READ_TIMEOUT = 30
 ATTEMPTS = 3  # of a read; a launch is tried once, then looked for by its tag (P1)
+
+# EC2's description is 10 MB of JSON. One loader reads it once per process; a loader of its own would
+# read it again for every session, which is every sweep of every account.
+LOADER: Any = botocore.loaders.create_loader()
 
 # What EC2 takes as values of one filter.
 FILTER_VALUES = 100
@@ -42,7 +48,10 @@ class AwsSession:
             raise AuthFailed(_("Enter access_key_id and secret_access_key for this account."))
         self.settings = settings
         # Untyped on purpose: one of boto3's 400 overloads cannot be picked by a variable.
+        core: Any = botocore.session.get_session()
+        core.register_component("data_loader", LOADER)
         self._session: Any = boto3.session.Session(
+            botocore_session=core,
             aws_access_key_id=str(key),
             aws_secret_access_key=str(secret),
             aws_session_token=credentials.get("session_token") or None,
