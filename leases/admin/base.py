@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 from django import forms
-from django.contrib.admin.widgets import AdminSplitDateTime
 from django.db.models import Model
 from django.http import HttpRequest
 from django.urls import reverse
+from django.utils import timezone
+from django.utils.formats import date_format
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy
 
-from inventory.admin.base import ReadOnlyAdmin
+from inventory.admin.base import ReadOnlyAdmin, ReadOnlyInline, moment_field
 
 
 class ActingAdmin(ReadOnlyAdmin):
@@ -22,6 +24,12 @@ class ActingAdmin(ReadOnlyAdmin):
     def has_act_permission(self, request: HttpRequest) -> bool:
         """Tell whether the person may use the actions, although no field can be typed over."""
         return request.user.has_perm(f"{self.opts.app_label}.change_{self.opts.model_name}")
+
+
+class LookingInline(ReadOnlyInline):
+    """A table of a parent's rows: nothing to type, and no second name for each row."""
+
+    template = "admin/leases/table.html"
 
 
 class ReasonForm(forms.Form):
@@ -41,13 +49,18 @@ class AgreedForm(forms.Form):
 
 
 class PeriodForm(forms.Form):
-    start = forms.SplitDateTimeField(label=gettext_lazy("From"), widget=AdminSplitDateTime)
-    end = forms.SplitDateTimeField(label=gettext_lazy("Until"), widget=AdminSplitDateTime)
+    start = moment_field(gettext_lazy("From"))
+    end = moment_field(gettext_lazy("Until"))
 
 
 def bound(form: type[forms.Form], request: HttpRequest, initial: dict[str, Any] | None = None) -> forms.Form:
     """Return the form with what was sent, or with its first values."""
     return form(request.POST if request.method == "POST" else None, initial=initial)
+
+
+def moment(value: datetime | None) -> str:
+    """Return a time in the person's zone; Django leaves computed fields of a page as they are."""
+    return date_format(timezone.localtime(value), "DATETIME_FORMAT") if value else "–"
 
 
 def link(row: Model | None, label: object = "") -> str | SafeString:

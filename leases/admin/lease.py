@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Any
 
 from django.contrib import admin
@@ -15,9 +14,9 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from inventory.admin.base import ReadOnlyInline, form_page, staff
+from inventory.admin.base import form_page, staff
 from leases import capacity
-from leases.admin.base import ActingAdmin, AgreedForm, ReasonForm, bound, button, link
+from leases.admin.base import ActingAdmin, AgreedForm, LookingInline, ReasonForm, bound, button, link, moment
 from leases.lifecycle import WAITING
 from leases.models import Allocation, Instance, LaunchIntent, Lease, Shortfall, Term, Turnover
 from leases.provisioning import ending
@@ -46,18 +45,18 @@ class ShortfallFilter(admin.SimpleListFilter):
         )
 
 
-class TermInline(ReadOnlyInline):
+class TermInline(LookingInline):
     model = Term
     fields = ("from_", "until", "nodes", "gpu_model", "gpus_per_node", "region", "rate", "quote_uid")
     readonly_fields = fields
 
     @admin.display(description=gettext_lazy("from"))
-    def from_(self, term: Term) -> datetime:
-        return term.period.lower
+    def from_(self, term: Term) -> str:
+        return moment(term.period.lower)
 
     @admin.display(description=gettext_lazy("until"))
-    def until(self, term: Term) -> datetime:
-        return term.period.upper
+    def until(self, term: Term) -> str:
+        return moment(term.period.upper)
 
     @admin.display(description=gettext_lazy("per GPU-hour"))
     def rate(self, term: Term) -> str:
@@ -66,7 +65,7 @@ class TermInline(ReadOnlyInline):
         return format_money(term.rate_per_gpu_hour, term.currency, places=4)
 
 
-class AllocationInline(ReadOnlyInline):
+class AllocationInline(LookingInline):
     model = Allocation
     fields = ("node", "from_", "until", "delivered_from", "delivered_until")
     readonly_fields = fields
@@ -75,34 +74,34 @@ class AllocationInline(ReadOnlyInline):
         return super().get_queryset(request).select_related("node")
 
     @admin.display(description=gettext_lazy("from"))
-    def from_(self, allocation: Allocation) -> datetime:
-        return allocation.period.lower
+    def from_(self, allocation: Allocation) -> str:
+        return moment(allocation.period.lower)
 
     @admin.display(description=gettext_lazy("until"))
-    def until(self, allocation: Allocation) -> datetime:
-        return allocation.period.upper
+    def until(self, allocation: Allocation) -> str:
+        return moment(allocation.period.upper)
 
     @admin.display(description=gettext_lazy("delivered from"))
-    def delivered_from(self, allocation: Allocation) -> datetime | None:
-        return allocation.delivered.lower if allocation.delivered else None
+    def delivered_from(self, allocation: Allocation) -> str:
+        return moment(allocation.delivered.lower if allocation.delivered else None)
 
     @admin.display(description=gettext_lazy("delivered until"))
-    def delivered_until(self, allocation: Allocation) -> datetime | None:
-        return allocation.delivered.upper if allocation.delivered else None
+    def delivered_until(self, allocation: Allocation) -> str:
+        return moment(allocation.delivered.upper if allocation.delivered else None)
 
 
-class ShortfallInline(ReadOnlyInline):
+class ShortfallInline(LookingInline):
     model = Shortfall
     fields = ("cause", "detail", "from_", "until", "told_at", "closed_at", "fill")
     readonly_fields = fields
 
     @admin.display(description=gettext_lazy("since"))
-    def from_(self, shortfall: Shortfall) -> datetime:
-        return shortfall.period.lower
+    def from_(self, shortfall: Shortfall) -> str:
+        return moment(shortfall.period.lower)
 
     @admin.display(description=gettext_lazy("until"))
-    def until(self, shortfall: Shortfall) -> datetime:
-        return shortfall.period.upper
+    def until(self, shortfall: Shortfall) -> str:
+        return moment(shortfall.period.upper)
 
     @admin.display(description="")
     def fill(self, shortfall: Shortfall) -> str | SafeString:
@@ -114,18 +113,13 @@ class ShortfallInline(ReadOnlyInline):
 @admin.register(Lease)
 class LeaseAdmin(ActingAdmin):
     change_form_template = "admin/leases/lease/change_form.html"
-    list_display = (
-        "uid",
-        "name",
-        "organization",
-        "state_",
-        "gpus",
-        "from_",
-        "until",
-        "missing",
-        "created_at",
+    list_display = ("uid", "name", "organization", "state_", "gpus", "from_", "until", "missing")
+    list_filter = (
+        "state",
+        ShortfallFilter,
+        ("terms__gpu_model", admin.RelatedOnlyFieldListFilter),
+        "organization__segment",
     )
-    list_filter = ("state", ShortfallFilter, "kind", "terms__gpu_model", "organization__segment")
     list_select_related = ("organization",)
     search_fields = (
         "uid",
@@ -150,12 +144,12 @@ class LeaseAdmin(ActingAdmin):
                     "state_changed_at",
                     "deadline",
                     "kind",
+                    "actions_",
                 )
             },
         ),
         (gettext_lazy("Terms of use"), {"fields": ("one_fabric", "image", "keys", "allowed_addresses")}),
         (gettext_lazy("Booked"), {"fields": ("created_by", "created_at")}),
-        (gettext_lazy("Actions"), {"fields": ("actions_",)}),
     )
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Lease]:
@@ -180,12 +174,12 @@ class LeaseAdmin(ActingAdmin):
         )
 
     @admin.display(description=gettext_lazy("from"))
-    def from_(self, lease: Lease) -> datetime | None:
-        return min((term.period.lower for term in lease.terms.all()), default=None)
+    def from_(self, lease: Lease) -> str:
+        return moment(min((term.period.lower for term in lease.terms.all()), default=None))
 
     @admin.display(description=gettext_lazy("until"))
-    def until(self, lease: Lease) -> datetime | None:
-        return max((term.period.upper for term in lease.terms.all()), default=None)
+    def until(self, lease: Lease) -> str:
+        return moment(max((term.period.upper for term in lease.terms.all()), default=None))
 
     @admin.display(description=gettext_lazy("missing"), ordering="missing_n")
     def missing(self, lease: Any) -> str | SafeString:
@@ -292,12 +286,12 @@ class ShortfallAdmin(ActingAdmin):
         return link(shortfall.lease)
 
     @admin.display(description=gettext_lazy("since"), ordering="period")
-    def from_(self, shortfall: Shortfall) -> datetime:
-        return shortfall.period.lower
+    def from_(self, shortfall: Shortfall) -> str:
+        return moment(shortfall.period.lower)
 
     @admin.display(description=gettext_lazy("until"))
-    def until(self, shortfall: Shortfall) -> datetime:
-        return shortfall.period.upper
+    def until(self, shortfall: Shortfall) -> str:
+        return moment(shortfall.period.upper)
 
     @admin.display(description=gettext_lazy("state"), ordering="closed_at")
     def state_(self, shortfall: Shortfall) -> SafeString:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from datetime import datetime
 from typing import Any
 
 from django import forms
@@ -18,7 +17,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from inventory.admin.base import ReadOnlyAdmin, form_page, staff
-from leases.admin.base import ActingAdmin, bound, button, link
+from leases.admin.base import ActingAdmin, bound, button, link, moment
 from leases.models import Access, Instance, LaunchIntent, LeaseNetwork, Orphan, Turnover
 from leases.provisioning import journal, orphans
 from leases.provisioning.ssh import ssh_command
@@ -280,10 +279,10 @@ class OrphanAdmin(ActingAdmin):
         return status_pill(orphan.state, orphan.get_state_display(), tone)
 
     @admin.display(description=gettext_lazy("is removed"))
-    def removed_(self, orphan: Orphan) -> datetime | str:
+    def removed_(self, orphan: Orphan) -> str:
         if orphan.state == Orphan.State.SEEN:
-            return max(orphan.first_seen_at + orphans.grace(), orphan.next_try_at)
-        return orphan.removed_at or "–"
+            return moment(max(orphan.first_seen_at + orphans.grace(), orphan.next_try_at))
+        return moment(orphan.removed_at)
 
     @admin.display(description=gettext_lazy("tags"))
     def tags_(self, orphan: Orphan) -> SafeString:

@@ -16,11 +16,11 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
-from inventory.admin.base import ReadOnlyInline, form_page, staff
+from inventory.admin.base import form_page, staff
 from inventory.admin.nodes import NodeAdmin
 from inventory.models import Node
 from leases import capacity
-from leases.admin.base import ActingAdmin, PeriodForm, bound, button, link
+from leases.admin.base import ActingAdmin, LookingInline, PeriodForm, bound, button, link, moment
 from leases.models import Allocation
 from portal.common.errors import DomainError, InvalidInput
 from portal.common.periods import Period, period
@@ -36,15 +36,16 @@ class MaintenanceForm(PeriodForm):
     note = forms.CharField(label=gettext_lazy("What for"), max_length=200, required=False)
 
 
-class AvailableForm(PeriodForm):
-    pass
-
-
 def _period(values: dict[str, Any]) -> Period:
     return period(values["start"], values["end"])
 
 
-class AllocationInline(ReadOnlyInline):
+def _unless_touched(entered: datetime, known: datetime) -> datetime:
+    """Return ``known`` where the browser, which shows minutes only, sent it back without its seconds."""
+    return known if entered == known.replace(second=0, microsecond=0) else entered
+
+
+class AllocationInline(LookingInline):
     model = Allocation
     verbose_name_plural = gettext_lazy("Now and later")
     fields = ("purpose", "lease_", "from_", "until", "free_from", "note")
@@ -59,16 +60,16 @@ class AllocationInline(ReadOnlyInline):
         return link(allocation.lease)
 
     @admin.display(description=gettext_lazy("from"))
-    def from_(self, allocation: Allocation) -> datetime:
-        return allocation.period.lower
+    def from_(self, allocation: Allocation) -> str:
+        return moment(allocation.period.lower)
 
     @admin.display(description=gettext_lazy("until"))
-    def until(self, allocation: Allocation) -> datetime:
-        return allocation.period.upper
+    def until(self, allocation: Allocation) -> str:
+        return moment(allocation.period.upper)
 
     @admin.display(description=gettext_lazy("free from"))
-    def free_from(self, allocation: Allocation) -> datetime:
-        return allocation.occupied.upper
+    def free_from(self, allocation: Allocation) -> str:
+        return moment(allocation.occupied.upper)
 
 
 admin.site.unregister(Node)
@@ -86,6 +87,14 @@ class PromisedNodeAdmin(NodeAdmin):
     def has_act_permission(self, request: HttpRequest) -> bool:
         """Tell whether the person may use the actions, although no field can be typed over."""
         return request.user.has_perm("inventory.change_node")
+
+    @admin.display(description=gettext_lazy("available from"), ordering="available")
+    def from_(self, node: Node) -> str:
+        return moment(node.available.lower)
+
+    @admin.display(description=gettext_lazy("available until"))
+    def until(self, node: Node) -> str:
+        return moment(node.available.upper)
 
     @admin.display(description=gettext_lazy("change"))
     def actions_(self, node: Node) -> SafeString:
@@ -120,14 +129,16 @@ class PromisedNodeAdmin(NodeAdmin):
 
     def available_view(self, request: HttpRequest, pk: int) -> HttpResponse:
         def act(node: Node, values: dict[str, Any]) -> str:
+            start = _unless_touched(values["start"], node.available.lower)
+            available = period(start, _unless_touched(values["end"], node.available.upper))
             capacity.shrink_node(
-                node_id=node.pk, available=_period(values), actor=staff(request), now=timezone.now()
+                node_id=node.pk, available=available, actor=staff(request), now=timezone.now()
             )
             return _("The period is changed. What no longer fitted was moved, or its customers are told.")
 
         def make(node: Node, request: HttpRequest) -> forms.Form:
             initial = {"start": node.available.lower, "end": node.available.upper}
-            return bound(AvailableForm, request, initial)
+            return bound(PeriodForm, request, initial)
 
         return self._page(request, pk, _("Change its period"), _("Change the period"), make, act)
 
@@ -192,20 +203,20 @@ class AllocationAdmin(ActingAdmin):
         return link(allocation.lease)
 
     @admin.display(description=gettext_lazy("from"), ordering="occupied_from")
-    def from_(self, allocation: Allocation) -> datetime:
-        return allocation.period.lower
+    def from_(self, allocation: Allocation) -> str:
+        return moment(allocation.period.lower)
 
     @admin.display(description=gettext_lazy("until"), ordering="occupied_until")
-    def until(self, allocation: Allocation) -> datetime:
-        return allocation.period.upper
+    def until(self, allocation: Allocation) -> str:
+        return moment(allocation.period.upper)
 
     @admin.display(description=gettext_lazy("free from"))
-    def free_from(self, allocation: Allocation) -> datetime:
-        return allocation.occupied.upper
+    def free_from(self, allocation: Allocation) -> str:
+        return moment(allocation.occupied.upper)
 
     @admin.display(description=gettext_lazy("delivered from"))
-    def delivered_(self, allocation: Allocation) -> datetime | None:
-        return allocation.delivered.lower if allocation.delivered else None
+    def delivered_(self, allocation: Allocation) -> str:
+        return moment(allocation.delivered.lower if allocation.delivered else None)
 
     @admin.action(description=gettext_lazy("End maintenance now"), permissions=["act"])
     def end_maintenance(self, request: HttpRequest, queryset: QuerySet[Allocation]) -> None:

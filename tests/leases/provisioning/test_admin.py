@@ -183,14 +183,14 @@ def test_staff_set_a_nodes_health(client: Client, cloud: Cloud, lease: Lease) ->
 
 
 def when(name: str, moment: datetime) -> dict[str, str]:
-    return {f"{name}_0": f"{moment:%Y-%m-%d}", f"{name}_1": f"{moment:%H:%M:%S}"}
+    return {name: f"{moment:%Y-%m-%dT%H:%M}"}
 
 
 def test_staff_plan_and_end_maintenance_and_shorten_a_node(
     client: Client, cloud: Cloud, fleet: Fleet
 ) -> None:
     node = fleet.nodes[0]
-    soon = datetime.now(UTC).replace(microsecond=0) + timedelta(days=1)
+    soon = datetime.now(UTC).replace(second=0, microsecond=0) + timedelta(days=1)
     later = soon + timedelta(hours=4)
     for bad in ({}, {**when("start", later), **when("end", soon)}):
         assert client.post(page(node, "maintenance", "inventory"), bad).status_code == 400
