@@ -59,8 +59,10 @@ def bound(form: type[forms.Form], request: HttpRequest, initial: dict[str, Any] 
 
 
 def moment(value: datetime | None) -> str:
-    """Return a time in the person's zone; Django leaves computed fields of a page as they are."""
-    return date_format(timezone.localtime(value), "DATETIME_FORMAT") if value else "–"
+    """Return a time in the person's zone that never breaks over lines, for computed fields."""
+    if value is None:
+        return "–"
+    return date_format(timezone.localtime(value), "DATETIME_FORMAT").replace(" ", "\u00a0")
 
 
 def link(row: Model | None, label: object = "") -> str | SafeString:
