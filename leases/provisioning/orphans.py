@@ -124,7 +124,12 @@ def why_orphan(account: ProviderAccount, resource: OwnedResource) -> str:
     if resource.kind == ResourceKind.KEY:
         return _why_network(account, resource, {"key_name": resource.id})
     if resource.kind == ResourceKind.INSTANCE:
-        recorded = Instance.objects.filter(account=account, provider_id=resource.id).first()
+        # Two of our accounts may hold credentials of the same one upstream, and list each other's machines.
+        recorded = (
+            Instance.objects.filter(account__provider=account.provider_id, provider_id=resource.id)
+            .order_by("-pk")
+            .first()
+        )
         if recorded is not None:
             return (
                 "" if recorded.state in LIVE_MACHINE else _("Ended or lost in our records, and still there.")
@@ -142,7 +147,7 @@ def why_orphan(account: ProviderAccount, resource: OwnedResource) -> str:
 
 def _why_network(account: ProviderAccount, resource: OwnedResource, recorded_as: dict[str, str]) -> str:
     of_lease = LeaseNetwork.objects.filter(
-        account=account,
+        account__provider=account.provider_id,
         region__code=resource.region,
         lease__uid=resource.tags.get(TAG_LEASE, ""),
         removed_at=None,
@@ -271,7 +276,7 @@ def _keeps_data(orphan: Orphan) -> bool:
     """Tell whether it is (a disk of) a machine that was delivered, recorded as lost, and whose lease runs."""
     return Instance.objects.filter(
         Q(provider_id=orphan.resource_id) | Q(intent__token=orphan.tags.get(TAG_TOKEN, "")),
-        account=orphan.account,
+        account__provider=orphan.account.provider_id,
         state=Instance.State.LOST,
         ready_at__isnull=False,
         allocation__lease__state__in=RUNS,

@@ -15,7 +15,7 @@ from leases.provisioning.upstream import site_id
 from portal.accounts.models import Event
 from portal.common.errors import Conflict, InvalidInput
 from tests.concurrency import race
-from tests.factories import make_user
+from tests.factories import make_account, make_user
 from tests.leases.provisioning.conftest import Cloud, Faults, at, run_until_active, the_intent
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -67,6 +67,22 @@ def test_another_site_and_other_people_are_never_touched(cloud: Cloud, lease: Le
         assert sweep.find_orphans(now=at(minutes)) == 0
     assert len(cloud.machines()) == 4
     assert not Orphan.objects.exists()
+
+
+def test_a_second_account_with_the_same_credentials_takes_nothing_from_the_first(
+    cloud: Cloud, lease: Lease
+) -> None:
+    run_until_active(lease)
+    ours = machines_of(cloud)
+    make_account(
+        credentials=cloud.account.credentials,
+        options=cloud.account.options,
+        delivery_probe=cloud.account.delivery_probe,
+    )
+    for minutes in (5, 60, 90):
+        assert sweep.find_orphans(now=at(minutes)) == 0
+    assert machines_of(cloud) == ours
+    assert len(cloud.groups()) == 1
 
 
 def test_a_launch_under_way_is_given_time(cloud: Cloud, lease: Lease, faults: Faults) -> None:
