@@ -5,6 +5,7 @@ The wallet is locked first, then the lease.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -19,10 +20,12 @@ from leases.errors import HoldLapsed
 from leases.models import Lease, Term
 from portal.accounts import events
 from portal.accounts.models import Organization, User
-from portal.accounts.organizations import check_may_book
+from portal.accounts.organizations import NotApproved, check_may_book
 from portal.common.errors import Conflict, NotFound, PaymentRequired
 from portal.common.money import format_money
 from portal.common.transactions import durable
+
+log = logging.getLogger(__name__)
 
 
 class InsufficientFunds(PaymentRequired):
@@ -216,22 +219,35 @@ def settle_awaiting(*, now: datetime) -> int:
     """Schedule the leases whose funds have arrived, oldest first; return how many.
 
     Those past their deadline lapse, and their capacity is free again. Each lease is a
-    transaction of its own; safe twice at once.
+    transaction of its own, and one that fails is logged and does not stop the others;
+    safe twice at once. A customer who may not book any more keeps waiting.
     """
     waiting = Lease.objects.filter(state=Lease.State.AWAITING).order_by("pk")
     late = list(waiting.filter(deadline__lte=now).values_list("pk", flat=True))
     lifecycle.lapse_these(lease_pks=late, now=now)
     scheduled = 0
     for lease in list(waiting.filter(deadline__gt=now).select_related("organization")):
-        with durable():
-            account = accounts.lock_account(lease.organization)
-            locked = lifecycle.lock_lease(lease.pk)
-            accepted = Quote.objects.filter(
-                lease=lease, kind=Quote.Kind.BOOKING, state=Quote.State.ACCEPTED
-            ).first()
-            if locked.state != Lease.State.AWAITING or locked.deadline is None or locked.deadline <= now:
-                continue
-            if accepted is not None and account.spendable >= needed_for(accepted):
-                _promise(account, locked, accepted, actor=None, now=now)
-                scheduled += 1
+        try:
+            scheduled += _settle(lease, now=now)
+        except NotApproved:  # staff stopped the customer meanwhile: it waits, until its deadline
+            continue
+        except Exception:
+            log.exception("settling_failed", extra={"lease": lease.uid})
     return scheduled
+
+
+def _settle(lease: Lease, *, now: datetime) -> bool:
+    """Schedule one lease that waits, if its funds have arrived."""
+    with durable():
+        account = accounts.lock_account(lease.organization)
+        locked = lifecycle.lock_lease(lease.pk)
+        if locked.state != Lease.State.AWAITING or locked.deadline is None or locked.deadline <= now:
+            return False
+        accepted = Quote.objects.filter(
+            lease=lease, kind=Quote.Kind.BOOKING, state=Quote.State.ACCEPTED
+        ).first()
+        if accepted is None or account.spendable < needed_for(accepted):
+            return False
+        check_may_book(account.organization)
+        _promise(account, locked, accepted, actor=None, now=now)
+        return True

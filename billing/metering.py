@@ -297,7 +297,8 @@ def settle_hold(account: BillingAccount, hold: FundsHold, *, now: datetime) -> b
     """Part: reserve for a lease that is over only the tax on its unbilled charges; tell if that is nothing."""
     unbilled = Charge.objects.filter(lease=hold.lease_id, invoice_line=None).aggregate(sum=Sum("amount"))
     keep = eight_decimals((unbilled["sum"] or Decimal(0)) * hold.tax_rate)
-    if keep < hold.remaining:
+    # One that was used up to the last cent is released too, or it would be looked at for ever.
+    if keep < hold.remaining or not keep:
         accounts.shrink_hold(account, hold, to=keep, now=now)
     return hold.released_at is not None
 

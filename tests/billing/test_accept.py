@@ -11,6 +11,7 @@ from leases import lifecycle
 from leases.errors import NotEnoughCapacity
 from leases.models import Allocation, Lease, Term
 from portal.accounts.idempotency import RequestKeyReused
+from portal.accounts.models import Organization
 from portal.accounts.organizations import NotApproved
 from portal.common.errors import Forbidden, InvalidInput, NotFound
 from tests.billing.helpers import (
@@ -271,6 +272,19 @@ def test_one_lease_per_organization_waits():
         accept(second, wait_for_funds=True)
     assert refused.value.extra["lease"] == first.uid
     assert money_snapshot() == before
+
+
+def test_a_customer_that_staff_stopped_is_not_scheduled_and_stops_nobody_else():
+    stopped, other = make_customer(), make_customer()
+    leases = [accept(make_quote(customer), wait_for_funds=True) for customer in (stopped, other)]
+    for customer in (stopped, other):
+        accounts.top_up(
+            organization=customer, amount=Decimal(1000), reference=customer.uid, actor=None, now=NOW
+        )
+    Organization.objects.filter(pk=stopped.pk).update(state=Organization.State.RESTRICTED)
+    assert checkout.settle_awaiting(now=NOW) == 1
+    assert [Lease.objects.get(pk=lease.pk).state for lease in leases] == ["awaiting", "scheduled"]
+    assert account_of(stopped).reserved == 0
 
 
 def test_with_funds_nothing_waits():

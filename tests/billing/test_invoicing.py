@@ -7,7 +7,15 @@ import pytest
 from django.db import IntegrityError, connection, transaction
 
 from billing import accounts, checkout, invoicing, ledger, metering
-from billing.models import Charge, Invoice, InvoiceCounter, InvoiceLine, Payment, PaymentAllocation
+from billing.models import (
+    Charge,
+    FundsHold,
+    Invoice,
+    InvoiceCounter,
+    InvoiceLine,
+    Payment,
+    PaymentAllocation,
+)
 from billing.sellers import default_seller
 from leases.models import Lease, Shortfall
 from portal.common.errors import InvalidInput, NotFound
@@ -184,6 +192,7 @@ def test_tax_is_added_per_line_and_was_reserved():
     account = account_of(customer)
     assert (account.balance, account.reserved, account.owed) == (0, 0, 0)
     metering.release_finished(now=JANUARY)
+    assert not FundsHold.objects.filter(released_at=None).exists()
     assert -ledger.balance("tax", currency="USD") == Decimal("88.32")
     check_books()
 

@@ -185,6 +185,16 @@ def test_funds_are_released_when_the_lease_is_over_and_metered(lease):
     assert metering.release_finished(now=END) == 0
 
 
+def test_funds_that_were_used_to_the_last_cent_are_released_too(lease):
+    deliver(lease, START, END)
+    Lease.objects.update(state=Lease.State.ENDED)
+    metering.meter_due(now=END)
+    account = account_of(lease.organization)
+    assert (account.reserved, account.owed) == (0, 24 * HOURLY)
+    hold = FundsHold.objects.get()
+    assert (hold.remaining, hold.released_at) == (0, END)
+
+
 def test_facts_that_come_after_the_release_are_charged_too(lease):
     deliver(lease, START, START + 10 * HOUR)
     Lease.objects.update(state=Lease.State.ENDED)
