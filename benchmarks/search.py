@@ -30,7 +30,7 @@ FIXED = """
     WHERE n.instance_type_id = %(type)s AND n.health = 'healthy'
       AND n.available @> tstzrange(%(start)s, %(end)s + n.turnaround)
       AND (a.occupied_from IS NULL OR a.occupied_from >= %(end)s + n.turnaround)"""
-# A node's gaps as DESIGN section 4 says, and the running sum over their ends.
+# A node's gaps as ARCHITECTURE.md says, and the running sum over their ends.
 FLEXIBLE = """
     WITH spans AS (
         SELECT greatest(lower(gap), %(earliest)s) AS first,

@@ -54,7 +54,7 @@ __all__ = [
 
 State = Organization.State
 
-# What the record of an approval must hold (DESIGN section 9), and its longest form.
+# What the record of an approval must hold, and its longest form.
 APPROVAL_RECORD = {
     "legal_name": 200,
     "country": 2,

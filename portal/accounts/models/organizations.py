@@ -47,7 +47,7 @@ class Organization(models.Model):
 
 
 class OrganizationReview(models.Model):
-    """What staff looked at when they decided on a customer (DESIGN section 9)."""
+    """What staff looked at when they decided on a customer."""
 
     organization = models.ForeignKey(Organization, on_delete=models.PROTECT, related_name="reviews")
     decision = models.CharField(_("decision"), max_length=16, choices=Organization.State)

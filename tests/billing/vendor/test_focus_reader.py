@@ -1,4 +1,4 @@
-"""FOCUS CSV files: what is read, and what is refused with its line and column (DESIGN 3, 9)."""
+"""FOCUS CSV files: what is read, and what is refused with its line and column."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every planted fault is found, and nothing else is (DESIGN 8, V1)."""
+"""Every planted fault is found, and nothing else is (V1)."""
 
 from __future__ import annotations
 
