@@ -99,6 +99,7 @@ def open_page(page: Page, url: str, path: str) -> None:
     else:
         page.goto(url + path)
     page.wait_for_load_state("networkidle")
+    page.evaluate("scrollTo(0, 0)")  # what sticks to the window is drawn where a reader sees it first
 
 
 def main() -> int:

@@ -389,6 +389,15 @@ SPECTACULAR_SETTINGS: dict[str, Any] = {
     "DESCRIPTION": "Reserve GPU capacity, follow leases, read invoices and usage.",
     "VERSION": "1.0.0",
     "SERVE_INCLUDE_SCHEMA": False,
+    "ENUM_NAME_OVERRIDES": {
+        "LeaseState": "leases.models.Lease.State",
+        "QuoteState": "billing.models.Quote.State",
+        "InvoiceState": "billing.models.Invoice.State",
+        "QuoteKind": "billing.models.Quote.Kind",
+        "ChargeKind": "billing.models.Charge.Kind",
+        "Purchase": "inventory.models.Offer.Purchase",
+        "OfferAvailability": "inventory.models.Offer.Availability",
+    },
 }
 
 # --- logs -----------------------------------------------------------------------------------------

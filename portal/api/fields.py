@@ -42,13 +42,6 @@ class AwareDateTimeField(serializers.Field):
         return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
-class MoneyField(serializers.Serializer):
-    """Documentation of what :func:`money` returns."""
-
-    amount = serializers.CharField(help_text="A decimal number as text.")
-    currency = serializers.CharField(help_text="ISO 4217.")
-
-
 def money(amount: Decimal, currency: str, *, exact: bool = False) -> dict[str, str]:
     """Return money for the wire; ``exact`` keeps up to eight decimals (rates, charges)."""
     if exact:

@@ -44,6 +44,24 @@ def offer(row: Offer, *, polled_at: Any = None) -> dict[str, Any]:
     }
 
 
+# What a customer may read of a quote's arithmetic. The rest (our cost, the rule's name and
+# mark-up, why staff set another rate) is ours.
+ARITHMETIC = (
+    "request",
+    "gpus",
+    "seconds",
+    "gpu_hours",
+    "rate_per_gpu_hour",
+    "lease_total",
+    "fee_percent",
+    "released",
+    "total",
+    "currency",
+    "formula",
+    "tax",
+)
+
+
 def quote(row: Quote) -> dict[str, Any]:
     """Return a quote with the arithmetic that made its total."""
     return {
@@ -58,7 +76,7 @@ def quote(row: Quote) -> dict[str, Any]:
         "rate_per_gpu_hour": None
         if row.rate_per_gpu_hour is None
         else money(row.rate_per_gpu_hour, row.currency, exact=True),
-        "arithmetic": row.arithmetic,
+        "arithmetic": {name: row.arithmetic[name] for name in ARITHMETIC if name in row.arithmetic},
         "created_at": instant(row.created_at),
         "accepted_at": instant(row.accepted_at),
     }

@@ -10,6 +10,7 @@ from typing import Any
 from django.db import connection
 from django.db.models import Count, Max, Q, Sum
 from django.db.models.functions import Coalesce
+from django.utils.translation import gettext as _
 
 from billing.models import Charge, Finding
 from inventory.models import Commitment, Node, PollRun, ProviderAccount
@@ -141,6 +142,7 @@ def poll_health(*, now: datetime) -> list[dict[str, Any]]:
                 "account": account,
                 "complete": account.complete,
                 "state": "failed" if bad else "pending" if late else "healthy",
+                "label": _("Failed") if bad else _("Late") if late else _("On time"),
                 "error": last.error if last and bad else "",
             }
         )

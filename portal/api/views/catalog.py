@@ -21,6 +21,7 @@ from portal.api import representations
 from portal.api.authentication import organization_of
 from portal.api.fields import instant, money
 from portal.api.pagination import ByName
+from portal.api.schemas import AvailabilitySerializer, GpuModelSerializer, OfferSerializer
 from portal.api.serializers import AvailabilityRequest
 from portal.api.views.base import problems, valid
 
@@ -48,7 +49,9 @@ class Offers(GenericAPIView):
         return Offer.objects.select_related("instance_type__provider", "instance_type__gpu_model", "region")
 
     @extend_schema(
-        tags=["catalog"], operation_id="list_offers", responses={200: OpenApiTypes.OBJECT, **problems()}
+        tags=["catalog"],
+        operation_id="list_offers",
+        responses={200: OfferSerializer(many=True), **problems()},
     )
     def get(self, request: Request) -> Response:
         page = self.paginate_queryset(self.filter_queryset(self.get_queryset()))
@@ -68,7 +71,9 @@ class GpuModels(GenericAPIView):
         return GpuModel.objects.all()
 
     @extend_schema(
-        tags=["catalog"], operation_id="list_gpu_models", responses={200: OpenApiTypes.OBJECT, **problems()}
+        tags=["catalog"],
+        operation_id="list_gpu_models",
+        responses={200: GpuModelSerializer(many=True), **problems()},
     )
     def get(self, request: Request) -> Response:
         page = self.paginate_queryset(self.get_queryset())
@@ -92,7 +97,7 @@ class Availability(APIView):
             OpenApiParameter("region", str),
             OpenApiParameter("one_fabric", bool),
         ],
-        responses={200: OpenApiTypes.OBJECT, **problems()},
+        responses={200: AvailabilitySerializer, **problems()},
     )
     def get(self, request: Request) -> Response:
         data = valid(

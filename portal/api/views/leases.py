@@ -6,7 +6,7 @@ import django_filters
 from django.db.models import QuerySet
 from django.utils import timezone
 from django.utils.translation import gettext as _
-from drf_spectacular.utils import OpenApiTypes, extend_schema
+from drf_spectacular.utils import extend_schema
 from rest_framework.generics import GenericAPIView
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -20,6 +20,7 @@ from leases.provisioning.ssh import ssh_commands
 from portal.api import representations
 from portal.api.authentication import caller, organization_of
 from portal.api.pagination import ByNewest
+from portal.api.schemas import CancellationSerializer, LeaseSerializer, LeaseWithAccessSerializer
 from portal.api.serializers import CancelRequest
 from portal.api.throttles import Writes
 from portal.api.views.base import IDEMPOTENCY_KEY, problems, request_key, valid
@@ -50,7 +51,7 @@ class Leases(GenericAPIView):
         return found.select_related("project").prefetch_related("terms__gpu_model", "terms__region")
 
     @extend_schema(
-        tags=["leases"], operation_id="list_leases", responses={200: OpenApiTypes.OBJECT, **problems()}
+        tags=["leases"], operation_id="list_leases", responses={200: LeaseSerializer(many=True), **problems()}
     )
     def get(self, request: Request) -> Response:
         page = self.paginate_queryset(self.filter_queryset(self.get_queryset()))
@@ -64,7 +65,7 @@ class LeaseDetail(APIView):
     @extend_schema(
         tags=["leases"],
         operation_id="get_lease",
-        responses={200: OpenApiTypes.OBJECT, **problems("404 not-found")},
+        responses={200: LeaseWithAccessSerializer, **problems("404 not-found")},
     )
     def get(self, request: Request, uid: str) -> Response:
         lease = lease_for(user=caller(request), uid=uid, organization=organization_of(request))
@@ -82,7 +83,7 @@ class CancelLease(APIView):
         parameters=[IDEMPOTENCY_KEY],
         request=CancelRequest,
         responses={
-            200: OpenApiTypes.OBJECT,
+            200: CancellationSerializer,
             **problems("404 not-found", "409 conflict", "409 quote-expired"),
         },
     )

@@ -19,6 +19,7 @@ from portal.accounts.models import ApiToken
 from portal.api import representations
 from portal.api.authentication import caller, organization_of
 from portal.api.pagination import ByNewest, ByStart
+from portal.api.schemas import ChargeSerializer, InvoiceSerializer
 from portal.api.views.base import problems
 
 
@@ -35,7 +36,9 @@ class Invoices(GenericAPIView):
         return found.prefetch_related("lines")
 
     @extend_schema(
-        tags=["money"], operation_id="list_invoices", responses={200: OpenApiTypes.OBJECT, **problems()}
+        tags=["money"],
+        operation_id="list_invoices",
+        responses={200: InvoiceSerializer(many=True), **problems()},
     )
     def get(self, request: Request) -> Response:
         page = self.paginate_queryset(self.get_queryset())
@@ -90,7 +93,7 @@ class Usage(GenericAPIView):
         return found.select_related("lease", "project")
 
     @extend_schema(
-        tags=["money"], operation_id="list_usage", responses={200: OpenApiTypes.OBJECT, **problems()}
+        tags=["money"], operation_id="list_usage", responses={200: ChargeSerializer(many=True), **problems()}
     )
     def get(self, request: Request) -> Response:
         page = self.paginate_queryset(self.filter_queryset(self.get_queryset()))

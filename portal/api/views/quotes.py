@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from django.utils import timezone
-from drf_spectacular.utils import OpenApiTypes, extend_schema
+from drf_spectacular.utils import extend_schema
 from rest_framework import status
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -14,6 +14,7 @@ from billing.access import quote_for
 from portal.accounts import access
 from portal.api import representations
 from portal.api.authentication import caller, organization_of
+from portal.api.schemas import LeaseSerializer, QuoteSerializer
 from portal.api.serializers import AcceptRequest, QuoteRequest
 from portal.api.throttles import Writes
 from portal.api.views.base import IDEMPOTENCY_KEY, problems, request_key, valid
@@ -31,7 +32,7 @@ class Quotes(APIView):
         parameters=[IDEMPOTENCY_KEY],
         request=QuoteRequest,
         responses={
-            201: OpenApiTypes.OBJECT,
+            201: QuoteSerializer,
             **problems(
                 "403 organization-not-approved",
                 "409 not-enough-capacity",
@@ -77,7 +78,7 @@ class QuoteDetail(APIView):
     @extend_schema(
         tags=["quotes"],
         operation_id="get_quote",
-        responses={200: OpenApiTypes.OBJECT, **problems("404 not-found")},
+        responses={200: QuoteSerializer, **problems("404 not-found")},
     )
     def get(self, request: Request, uid: str) -> Response:
         quote = quote_for(user=caller(request), uid=uid, organization=organization_of(request))
@@ -95,7 +96,7 @@ class AcceptQuote(APIView):
         parameters=[IDEMPOTENCY_KEY],
         request=AcceptRequest,
         responses={
-            201: OpenApiTypes.OBJECT,
+            201: LeaseSerializer,
             **problems("402 insufficient-funds", "404 not-found", "409 quote-expired"),
         },
     )

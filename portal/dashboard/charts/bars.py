@@ -72,12 +72,14 @@ def bar_chart(
     categories: Sequence[str],
     bars: Sequence[Bar],
     write: Format = plain,
+    write_axis: Format | None = None,
     label_heading: str = "",
 ) -> BarChart | None:
     """Draw stacked bars. ``None`` when every value is zero or there is no bar.
 
     Values are stacked in the order of ``categories`` (six colours at most); a
-    negative one, such as a credit, is drawn below zero.
+    negative one, such as a credit, is drawn below zero. ``write_axis`` formats the
+    axis where that is shorter than ``write``.
     """
     if not bars or not any(value for bar in bars for value in bar.values):
         return None
@@ -121,7 +123,7 @@ def bar_chart(
         categories=[(min(number, 6), name) for number, name in enumerate(categories, start=1)],
         bars=drawn,
         x_ticks=[Tick(round(slot * (i + 0.5), 3), bars[i].label) for i in range(0, len(bars), every)],
-        y_ticks=value_axis(ticks, write),
+        y_ticks=value_axis(ticks, write_axis or write),
         points=points,
         rows=rows,
     )

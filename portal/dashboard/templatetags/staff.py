@@ -7,7 +7,7 @@ from typing import Any
 
 from django import template
 from django.conf import settings
-from django.urls import reverse
+from django.urls import NoReverseMatch, reverse
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
@@ -18,6 +18,15 @@ from portal.dashboard import charts, overview
 register = template.Library()
 
 WEEKS = 8
+
+
+def _url(name: str, query: str) -> str:
+    """Return the address of an admin page; nothing where that page is not registered."""
+    try:
+        address = reverse(name)
+    except NoReverseMatch:
+        return ""
+    return f"{address}?{query}" if query else address
 
 
 @register.inclusion_tag("admin/overview.html")
@@ -80,8 +89,7 @@ def staff_overview() -> dict[str, Any]:
         if held
         else None,
         "todo": [
-            {"label": label, "count": count, "url": reverse(name) + (f"?{query}" if query else "")}
-            for label, count, name, query in todo
+            {"label": label, "count": count, "url": _url(name, query)} for label, count, name, query in todo
         ],
         "commitments": overview.expiring_commitments(now=now),
         "polls": overview.poll_health(now=now),

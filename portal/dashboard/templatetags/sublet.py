@@ -189,9 +189,12 @@ def countdown(until: datetime, label: str = "", over: str = "") -> dict[str, Any
 
 
 @register.inclusion_tag("components/copy.html")
-def copy(text: str, label: str = "") -> dict[str, Any]:
-    """Show a command or key in a box with a button that copies it."""
-    return {"text": text, "label": label or _("Copy")}
+def copy(text: str, label: str = "", id: str = "") -> dict[str, Any]:
+    """Show a command or key in a box with a button that copies it.
+
+    ``id`` names them where the part of the page is replaced: the focus stays where it was.
+    """
+    return {"text": text, "label": label or _("Copy"), "id": id}
 
 
 @register.inclusion_tag("components/alert.html")

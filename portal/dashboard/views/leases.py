@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from datetime import timedelta
+from decimal import Decimal
 from typing import Any
 
 from django.contrib import messages
@@ -11,6 +13,7 @@ from django.core.paginator import Paginator
 from django.db.models import Max, QuerySet
 from django.http import HttpResponse
 from django.shortcuts import redirect, render
+from django.template.loader import render_to_string
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.translation import gettext as _
@@ -27,8 +30,10 @@ from leases.provisioning.timeline import timeline
 from portal.accounts.access import Permission
 from portal.common.errors import DomainError, NotFound
 from portal.common.quantities import format_gpus
+from portal.common.states import tone_of
 from portal.dashboard import charts
 from portal.dashboard.lease_forms import LeaseSettingsForm
+from portal.dashboard.pages import page_links
 from portal.dashboard.tenancy import TenantRequest, member_page, show_error
 
 PER_PAGE = 25
@@ -114,10 +119,9 @@ def lease_list(request: TenantRequest) -> HttpResponse:
             for name, (label, _rows) in groups.items()
         ],
         "rows": [lease_facts(lease) for lease in page],
-        "page": page,
+        "pages": page_links(request, page),
         "show": chosen,
         "project": project,
-        "suffix": suffix,
         "timeline": charts.lease_timeline(
             title=_("Leases"),
             bars=bars,
@@ -150,9 +154,39 @@ def _machines(lease: Lease) -> list[dict[str, Any]]:
                 "allocation": allocation,
                 "instance": instance,
                 "command": ssh_command(access) if access else "",
+                "copy_id": f"copy-{allocation.pk}",
             }
         )
     return rows
+
+
+ICONS = {
+    "held": "clock",
+    "awaiting": "wallet",
+    "scheduled": "calendar-check",
+    "provisioning": "loader",
+    "active": "check",
+    "ending": "power",
+    "ended": "flag",
+    "cancelled": "ban",
+    "failed": "x",
+    "lapsed": "clock-alert",
+}
+
+
+def _events(lease: Lease) -> list[dict[str, Any]]:
+    """Return what happened, each with its icon and tone."""
+    return [
+        {
+            "at": entry.at,
+            "title": entry.title,
+            "message": entry.message,
+            "by": "" if entry.by == "system" else entry.by,
+            "icon": ICONS.get(entry.state, "server"),
+            "tone": tone_of(entry.state) if entry.state else "neutral",
+        }
+        for entry in timeline(lease)
+    ]
 
 
 @member_page()
@@ -195,17 +229,24 @@ def lease_detail(request: TenantRequest, uid: str) -> HttpResponse:
             until=Max(RangeEndsWith("period"))
         )["until"],
         "cost": usage.lease_cost(lease) if request.may & {"billing", "lease"} else None,
-        "events": timeline(lease),
+        "events": _events(lease),
         "form": form,
         "may_configure": "lease" in request.may and lease.state in configuration.OPEN_STATES,
         "may_cancel": "lease" in request.may and lease.state in ("awaiting", "scheduled"),
         "live": lease.state in (*CURRENT, "scheduled", "awaiting"),
         "ssh_keys": list(lease.ssh_keys.all()),
     }
-    template = "dashboard/lease.html"
-    if getattr(request, "htmx", None):
-        template = "dashboard/_lease_live.html"
-    return render(request, template, context)
+    live_part = render_to_string("dashboard/_lease_live.html", context, request=request)
+    seen = hashlib.sha256(f"{live_part}{context['cost']}".encode()).hexdigest()[:16]
+    context |= {"live_part": live_part, "live_hash": seen}
+    if not getattr(request, "htmx", None):
+        return render(request, "dashboard/lease.html", context)
+    if request.GET.get("state") != lease.state and not context["may_configure"]:
+        # Another state, another page. While the set-up can be written in, only the parts that changed.
+        return HttpResponse(status=204, headers={"HX-Refresh": "true"})
+    if request.GET.get("seen") == seen and request.GET.get("state") == lease.state:
+        return HttpResponse(status=204)  # leaves the page, its focus and its selection alone
+    return render(request, "dashboard/_lease_refresh.html", context)
 
 
 @require_POST
@@ -243,5 +284,13 @@ def cancel(request: TenantRequest, uid: str, quote: str) -> HttpResponse:
         else:
             messages.success(request, _("%(name)s was cancelled.") % {"name": lease.name})
         return redirect("dashboard:lease", uid=lease.uid)
-    context = {**lease_facts(lease), "quote": terms, "now": timezone.now()}
+    released = Decimal(str(terms.arithmetic.get("released") or 0))
+    total = Decimal(str(terms.arithmetic.get("lease_total") or 0))
+    context = {
+        **lease_facts(lease),
+        "quote": terms,
+        "now": timezone.now(),
+        "released": released,
+        "lease_total": total,
+    }
     return render(request, "dashboard/lease_cancel.html", context)

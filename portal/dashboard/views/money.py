@@ -25,6 +25,7 @@ from billing.history import charges_of, invoices_of
 from billing.models import Invoice
 from portal.common.money import format_money
 from portal.dashboard import charts
+from portal.dashboard.pages import page_links
 from portal.dashboard.tenancy import TenantRequest, member_page
 
 RANGES = (7, 30, 90)
@@ -60,8 +61,15 @@ def spend_chart(rows: list[dict[str, Any]], days: list[date], currency: str) -> 
             for day in days
         ],
         write=lambda amount: format_money(Decimal(str(amount)), currency),
+        write_axis=lambda amount: _axis_money(amount, currency),
         label_heading=_("Day (UTC)"),
     )
+
+
+def _axis_money(amount: float, currency: str) -> str:
+    """Write a round amount without its cents; the cents stay where a step is smaller than one."""
+    value = Decimal(str(amount))
+    return format_money(value, currency, places=0 if value == value.to_integral_value() else None)
 
 
 def spend_rows(request: TenantRequest, start: datetime, end: datetime) -> list[dict[str, Any]]:
@@ -205,6 +213,7 @@ def invoice_list(request: TenantRequest) -> HttpResponse:
     page = Paginator(found, 25).get_page(request.GET.get("page"))
     context = {
         "page": page,
+        "pages": page_links(request, page),
         "account": account_for(request.organization),
         "today": timezone.now().astimezone(UTC).date(),
     }

@@ -10,7 +10,7 @@ from django.contrib import messages
 from django.http import HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import redirect, render
 from django.urls import reverse
-from django.utils import timezone
+from django.utils import formats, timezone
 from django.utils.dateparse import parse_datetime
 from django.utils.http import urlencode
 from django.utils.translation import gettext as _
@@ -231,13 +231,30 @@ def arithmetic_rows(quote: Quote) -> list[tuple[str, str]]:
     """Return how the total came about, as lines for people."""
     facts = quote.arithmetic
     rows = []
-    if facts.get("gpus"):
-        rows.append((_("GPUs"), str(facts["gpus"])))
-    if facts.get("seconds"):
-        rows.append((_("Hours"), f"{Decimal(str(facts['seconds'])) / 3600:,.2f}"))
+    if facts.get("gpus") and facts.get("seconds"):
+        hours = Decimal(str(facts["seconds"])) / 3600
+        rows.append(
+            (
+                _("%(gpus)d GPUs × %(hours)s hours") % {"gpus": facts["gpus"], "hours": _hours(hours)},
+                _("%(hours)s GPU-hours") % {"hours": _hours(hours * facts["gpus"])},
+            )
+        )
     if quote.rate_per_gpu_hour is not None:
-        rows.append((_("Rate per GPU-hour"), format_money(quote.rate_per_gpu_hour, quote.currency, places=4)))
+        rows.append(
+            (_("× rate per GPU-hour"), format_money(quote.rate_per_gpu_hour, quote.currency, places=4))
+        )
     return rows
+
+
+def _hours(hours: Decimal) -> str:
+    """Write hours with the decimals that they have, two at most."""
+    places = 0 if hours == hours.to_integral_value() else 2
+    return formats.number_format(hours, decimal_pos=places, use_l10n=True, force_grouping=True)
+
+
+def quoted_tax(quote: Quote) -> Decimal:
+    """Return the tax that comes on top of the quote's total."""
+    return Decimal(str(quote.arithmetic.get("tax", {}).get("amount") or 0))
 
 
 @member_page()
@@ -287,6 +304,8 @@ def quote_page(request: TenantRequest, uid: str) -> HttpResponse:
         "form": form,
         "missing": missing,
         "arithmetic": arithmetic_rows(quote),
+        "tax": quoted_tax(quote),
+        "with_tax": quote.total + quoted_tax(quote),
         "account": account_for(request.organization),
         "may_accept": "lease" in request.may and live,
     }

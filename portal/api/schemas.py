@@ -1,0 +1,212 @@
+"""What answers look like, for the OpenAPI schema: the shapes that ``representations`` sends.
+
+These serializers only describe. A test compares them with real answers of every address, so
+that neither can change without the other.
+"""
+
+from __future__ import annotations
+
+from rest_framework import serializers
+
+from billing.models import Charge, Invoice, Quote
+from inventory.models import Offer
+from leases.models import Lease
+
+AMOUNT = "A decimal number as text."
+
+
+class Money(serializers.Serializer):  # type: ignore[type-arg]
+    """An amount with its currency."""
+
+    amount = serializers.RegexField(r"^-?[0-9]+(\.[0-9]+)?$", help_text=AMOUNT)
+    currency = serializers.RegexField(r"^[A-Z]{3}$", help_text="ISO 4217.")
+
+
+class GpuModelSerializer(serializers.Serializer):  # type: ignore[type-arg]
+    """A GPU model of the catalog."""
+
+    slug = serializers.CharField()
+    name = serializers.CharField()
+    vendor = serializers.CharField()
+    memory_gib = serializers.IntegerField()
+    family = serializers.CharField()
+
+
+class OfferSerializer(serializers.Serializer):  # type: ignore[type-arg]
+    """What a cloud sells in a region, with the age of its figures."""
+
+    provider = serializers.CharField()
+    region = serializers.CharField(help_text="As the provider writes it.")
+    instance_type = serializers.CharField()
+    gpu_model = serializers.CharField(help_text="A slug from /gpu-models.")
+    gpus_per_node = serializers.IntegerField()
+    purchase = serializers.ChoiceField(choices=Offer.Purchase.choices)
+    price_per_hour = Money(allow_null=True)
+    price_per_gpu_hour = Money(allow_null=True)
+    price_source = serializers.CharField()
+    price_seen_at = serializers.DateTimeField(allow_null=True)
+    availability = serializers.ChoiceField(choices=Offer.Availability.choices)
+    availability_seen_at = serializers.DateTimeField(allow_null=True)
+    zones = serializers.ListField(child=serializers.CharField())
+
+
+class AlternativeSerializer(serializers.Serializer):  # type: ignore[type-arg]
+    """A near miss: a request that fits now, and how it differs."""
+
+    kind = serializers.ChoiceField(
+        choices=["shorter", "longer", "fewer", "later", "earlier", "other_region", "other_gpu"]
+    )
+    gpu_model = serializers.CharField()
+    gpus_per_node = serializers.IntegerField()
+    nodes = serializers.IntegerField()
+    start = serializers.DateTimeField()
+    end = serializers.DateTimeField()
+    region = serializers.CharField(allow_null=True)
+    one_fabric = serializers.BooleanField()
+
+
+class SlotSerializer(serializers.Serializer):  # type: ignore[type-arg]
+    """When the nodes could start."""
+
+    start = serializers.DateTimeField()
+    end = serializers.DateTimeField()
+    latest_start = serializers.DateTimeField(help_text="Any start from `start` to here fits as well.")
+    region = serializers.CharField(help_text="provider/code")
+    nodes_free = serializers.IntegerField()
+    rate_per_gpu_hour = Money(allow_null=True)
+    total = Money(allow_null=True)
+
+
+class AvailabilitySerializer(serializers.Serializer):  # type: ignore[type-arg]
+    """Slots, cheapest first; near misses when there is none."""
+
+    slots = SlotSerializer(many=True)
+    alternatives = AlternativeSerializer(many=True)
+
+
+class QuoteSerializer(serializers.Serializer):  # type: ignore[type-arg]
+    """Capacity held until ``expires_at``, with its price."""
+
+    id = serializers.CharField()
+    kind = serializers.ChoiceField(choices=Quote.Kind.choices)
+    state = serializers.ChoiceField(choices=Quote.State.choices)
+    expires_at = serializers.DateTimeField()
+    lease = serializers.CharField(help_text="The lease that it books or cancels.")
+    due_now = Money()
+    due_later = Money()
+    total = Money(help_text="Before tax.")
+    rate_per_gpu_hour = Money(allow_null=True)
+    arithmetic = serializers.DictField(help_text="How the total came about.")
+    created_at = serializers.DateTimeField()
+    accepted_at = serializers.DateTimeField(allow_null=True)
+
+
+class TermSerializer(serializers.Serializer):  # type: ignore[type-arg]
+    """What holds during a part of a lease."""
+
+    start = serializers.DateTimeField(allow_null=True)
+    end = serializers.DateTimeField(allow_null=True)
+    gpu_model = serializers.CharField()
+    gpus_per_node = serializers.IntegerField()
+    nodes = serializers.IntegerField()
+    gpus = serializers.IntegerField()
+    region = serializers.CharField(allow_null=True)
+    rate_per_gpu_hour = Money(allow_null=True)
+
+
+class LeaseSerializer(serializers.Serializer):  # type: ignore[type-arg]
+    """What was promised, and its state."""
+
+    id = serializers.CharField()
+    name = serializers.CharField()
+    state = serializers.ChoiceField(choices=Lease.State.choices)
+    state_changed_at = serializers.DateTimeField()
+    deadline = serializers.DateTimeField(
+        allow_null=True, help_text="Until when the nodes are kept without payment."
+    )
+    project = serializers.CharField(allow_null=True)
+    one_fabric = serializers.BooleanField()
+    terms = TermSerializer(many=True)
+    created_at = serializers.DateTimeField()
+
+
+class LeaseWithAccessSerializer(LeaseSerializer):
+    """A lease, and how to get into its machines."""
+
+    ssh = serializers.ListField(child=serializers.CharField(), help_text="One command for each machine.")
+
+
+class CancellationSerializer(serializers.Serializer):  # type: ignore[type-arg]
+    """``quote`` when you asked what it costs; ``lease`` when it was cancelled."""
+
+    quote = QuoteSerializer(required=False)
+    lease = LeaseSerializer(required=False)
+
+
+class InvoiceLineSerializer(serializers.Serializer):  # type: ignore[type-arg]
+    """A line of an invoice."""
+
+    description = serializers.CharField()
+    quantity = serializers.CharField(help_text=AMOUNT)
+    unit = serializers.CharField()
+    unit_price = Money()
+    amount = Money()
+    tax_code = serializers.CharField()
+    tax_rate = serializers.CharField(help_text="A share of one, as text.")
+    tax_amount = Money()
+
+
+class InvoiceSerializer(serializers.Serializer):  # type: ignore[type-arg]
+    """An invoice with its lines."""
+
+    id = serializers.CharField()
+    number = serializers.CharField(allow_null=True)
+    month = serializers.RegexField(r"^[0-9]{4}-[0-9]{2}$")
+    state = serializers.ChoiceField(choices=Invoice.State.choices)
+    issued_at = serializers.DateTimeField(allow_null=True)
+    due_on = serializers.DateField(allow_null=True)
+    subtotal = Money()
+    tax = Money()
+    total = Money()
+    lines = InvoiceLineSerializer(many=True)
+
+
+class ChargeSerializer(serializers.Serializer):  # type: ignore[type-arg]
+    """One charge: what was delivered, when, and what it cost."""
+
+    id = serializers.CharField()
+    lease = serializers.CharField(allow_null=True)
+    project = serializers.CharField(allow_null=True)
+    kind = serializers.ChoiceField(choices=Charge.Kind.choices)
+    description = serializers.CharField()
+    start = serializers.DateTimeField(allow_null=True)
+    end = serializers.DateTimeField(allow_null=True)
+    seconds = serializers.IntegerField()
+    quantity = serializers.CharField(help_text=AMOUNT)
+    unit = serializers.CharField()
+    unit_price = Money()
+    amount = Money()
+    invoiced = serializers.BooleanField()
+
+
+class FieldError(serializers.Serializer):  # type: ignore[type-arg]
+    """What is wrong with one field."""
+
+    field = serializers.CharField()
+    message = serializers.CharField()
+
+
+class Problem(serializers.Serializer):  # type: ignore[type-arg]
+    """An error (RFC 9457)."""
+
+    type = serializers.CharField()
+    title = serializers.CharField()
+    status = serializers.IntegerField()
+    code = serializers.CharField()
+    detail = serializers.CharField(help_text="What went wrong and what to do.")
+    errors = FieldError(many=True, required=False)
+    retry_after = serializers.IntegerField(required=False, help_text="Seconds.")
+    missing = Money(required=False, help_text="With insufficient-funds: what lacks.")
+    alternatives = AlternativeSerializer(
+        many=True, required=False, help_text="With not-enough-capacity: what would fit."
+    )
