@@ -37,6 +37,11 @@ CHECKS: list[tuple[str, list[str], dict[str, str]]] = [
     ),
     ("types", [*PYTHON, "-m", "mypy"], LOCAL),
     ("templates", [*PYTHON, "-m", "djlint", "--lint", "--quiet", "templates"], {}),
+    (
+        "API schema",
+        [*MANAGE, "spectacular", "--validate", "--fail-on-warn", "--file", os.devnull],
+        LOCAL,
+    ),
     ("settings for production", [*MANAGE, "check", "--deploy", "--fail-level", "WARNING"], PRODUCTION),
 ]
 TESTS: list[tuple[str, list[str], dict[str, str]]] = [

@@ -58,7 +58,7 @@ class Offers(GenericAPIView):
         assert page is not None
         polled = fleet.freshness(page)
         return self.get_paginated_response(
-            [representations.offer(row, polled_at=polled.get(row.pk)) for row in page]
+            [representations.offer(row, polled_at=polled[row.pk].polled_at) for row in page]
         )
 
 
