@@ -7,6 +7,7 @@ from typing import Any
 from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, JsonResponse
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 from rest_framework import exceptions, status
 from rest_framework.response import Response
 from rest_framework.views import exception_handler
@@ -16,16 +17,16 @@ from portal.common.errors import DomainError, InvalidInput
 CONTENT_TYPE = "application/problem+json"
 
 TITLES = {
-    400: _("The request cannot be used"),
-    401: _("Sign in or send a token"),
-    402: _("Funds do not cover this"),
-    403: _("Not allowed"),
-    404: _("Not found"),
-    405: _("Method not allowed"),
-    409: _("The state of things does not allow this"),
-    413: _("The request is too large"),
-    415: _("Send JSON"),
-    429: _("Too many requests"),
+    400: gettext_lazy("The request cannot be used"),
+    401: gettext_lazy("Sign in or send a token"),
+    402: gettext_lazy("Funds do not cover this"),
+    403: gettext_lazy("Not allowed"),
+    404: gettext_lazy("Not found"),
+    405: gettext_lazy("Method not allowed"),
+    409: gettext_lazy("The state of things does not allow this"),
+    413: gettext_lazy("The request is too large"),
+    415: gettext_lazy("Send JSON"),
+    429: gettext_lazy("Too many requests"),
 }
 
 

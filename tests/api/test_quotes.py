@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
+from django.utils import timezone
 
 from billing.models import BillingAccount, FundsHold, Quote
 from leases.models import Allocation, Lease
 from tests.api.conftest import Customer, MakeCustomer, at
+from tests.billing.helpers import make_rule
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -47,6 +50,26 @@ def test_quote_holds_capacity_and_accept_makes_a_lease(
     assert lease["terms"][0]["gpus"] == 16
     assert BillingAccount.objects.get().reserved == 768
     assert call.get(f"leases/{lease['id']}").json()["ssh"] == []
+
+
+def test_what_capacity_costs_us_stays_ours(customer: Customer, fleet: None, wanted: dict[str, Any]) -> None:
+    make_rule(
+        kind="markup",
+        amount="0.31",
+        name="Ours alone",
+        since=timezone.now(),
+        organization=customer.organization,
+    )
+    call = customer.call()
+    quote = call.post("quotes", wanted).json()
+    stored = Quote.objects.get().arithmetic
+    assert stored["cost"]["per_node_hour"] and stored["rule"]["name"] == "Ours alone"
+    assert quote["arithmetic"]["formula"] and quote["arithmetic"]["gpus"] == 16
+    for answer in (quote, call.get(f"quotes/{quote['id']}").json()):
+        text = json.dumps(answer)
+        assert not {"cost", "rule", "list_rate_per_gpu_hour", "override_reason"} & set(answer["arithmetic"])
+        assert stored["cost"]["commitments"][0]["uid"] not in text
+        assert "Ours alone" not in text and "markup" not in text
 
 
 def test_too_many_nodes_answers_with_alternatives_and_keeps_nothing(
