@@ -22,6 +22,12 @@ class TooManyNodes(Conflict):
     code = "too-many-nodes"
 
 
+class ResaleNotAllowed(Conflict):
+    """The provider account's contract does not say that its capacity may be sublet."""
+
+    code = "resale-not-allowed"
+
+
 def enter_commitment(*, commitment: Commitment, actor: User | None, now: datetime) -> Commitment:
     """Save a new commitment. Periods are UTC; the cost is per node and hour in its currency.
 
@@ -65,8 +71,8 @@ def record_delivery(
 
     They can be promised from ``accepted_from`` (UTC; what the provider bills from) until
     the commitment's end less its cut-off and one turnaround. Several deliveries may each
-    bring a part. Raises :class:`InvalidInput` naming the field, :class:`TooManyNodes`, and
-    :class:`Conflict` for a cancelled commitment.
+    bring a part. Raises :class:`InvalidInput` naming the field, :class:`TooManyNodes`,
+    :class:`ResaleNotAllowed`, and :class:`Conflict` for a cancelled commitment.
     """
     with durable():
         commitment = lock_commitment(commitment_id)
@@ -145,6 +151,13 @@ def deliver(
     require_transaction()
     if commitment.cancelled_at:
         raise Conflict(_("This commitment was cancelled: nothing can be delivered on it."))
+    if not commitment.account.resale_allowed:
+        raise ResaleNotAllowed(
+            _(
+                "The contract of %(account)s does not allow resale: its nodes would be sold. Tick that it does."
+            )
+            % {"account": commitment.account.name}
+        )
     if nodes < 1:
         raise InvalidInput(_("Deliver at least one node."), field="nodes")
     missing = undelivered(commitment)

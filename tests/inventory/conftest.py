@@ -59,6 +59,7 @@ def make_account(kind: str = "aws", **fields: Any) -> ProviderAccount:
         provider=provider,
         name=fields.pop("name", f"{provider.slug} main"),
         credentials=fields.pop("credentials", encrypt(KEYS)),
+        resale_allowed=fields.pop("resale_allowed", True),
         **fields,
     )
 

@@ -8,7 +8,7 @@ from decimal import Decimal
 import pytest
 from django.db import IntegrityError, transaction
 
-from inventory.commitments import TooManyNodes, record_delivery
+from inventory.commitments import ResaleNotAllowed, TooManyNodes, record_delivery
 from inventory.fleet import set_available
 from inventory.models import Commitment, CommitmentDelivery, Fabric, InstanceType, Node, Region, Zone
 from portal.accounts.models import Event, User
@@ -49,6 +49,13 @@ def make_commitment(**fields) -> Commitment:
 def deliver(commitment: Commitment, nodes: int, now: datetime, **fields) -> list[Node]:
     values = {"accepted_from": START + timedelta(days=2), "actor": None, **fields}
     return record_delivery(commitment_id=commitment.pk, nodes=nodes, now=now, **values)
+
+
+def test_what_may_not_be_sublet_is_not_delivered(commitment, now):
+    type(commitment.account).objects.update(resale_allowed=False)
+    with pytest.raises(ResaleNotAllowed):
+        deliver(commitment, 8, now)
+    assert not Node.objects.exists() and not CommitmentDelivery.objects.exists()
 
 
 def test_a_delivery_makes_nodes(commitment, now):
