@@ -75,7 +75,6 @@ class BillingAccountAdmin(SupplyAdmin):
     list_filter = ("mode", "currency")
     list_select_related = ("organization",)
     search_fields = ("organization__name", "organization__uid")
-    autocomplete_fields = ("organization",)
     readonly_fields = ("wallet", "reserved_", "owed_", "spendable_", "currency", "next_steps")
     fieldsets = (
         (None, {"fields": ("organization", "next_steps")}),

@@ -8,7 +8,6 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin
-from django.contrib.admin.widgets import AutocompleteSelect
 from django.db.backends.postgresql.psycopg_any import DateTimeTZRange
 from django.http import HttpRequest, HttpResponse
 from django.urls import URLPattern, path
@@ -113,7 +112,6 @@ class PriceRuleAdmin(SupplyAdmin):
     list_filter = ("kind", "segment", "gpu_model", "lease_kind")
     list_select_related = ("organization", "instance_type", "gpu_model", "region__provider")
     search_fields = ("name", "organization__name", "gpu_model__name", "instance_type__name")
-    autocomplete_fields = ("organization", "instance_type", "region")
     fieldsets = (
         (None, {"fields": ("name", "kind", "amount", "currency", "effective_from", "effective_until")}),
         (
@@ -170,7 +168,6 @@ class PrepareForm(forms.Form):
     organization = forms.ModelChoiceField(
         label=gettext_lazy("Customer"),
         queryset=Organization.objects.filter(state=Organization.State.APPROVED),
-        widget=AutocompleteSelect(Quote._meta.get_field("organization"), admin.site),
     )
     name = forms.CharField(label=gettext_lazy("Name of the lease"), max_length=80, required=False)
     gpu_model = forms.ModelChoiceField(
