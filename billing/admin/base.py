@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
 from typing import Any
 
@@ -12,7 +12,7 @@ from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
-from django.utils.html import format_html, format_html_join
+from django.utils.html import format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy
 
@@ -36,20 +36,13 @@ def buttons(*links: tuple[str, Any]) -> SafeString:
     return format_html_join(" ", '<a class="button" href="{}">{}</a>', links)
 
 
-def facts(values: dict[str, Any]) -> SafeString:
-    """Return stored facts as a readable list: names and values, nested ones indented."""
-
-    def show(value: Any) -> Any:
-        if isinstance(value, dict):
-            return facts(value)
-        if isinstance(value, list):
-            return format_html_join("", "{}", ((show(each),) for each in value)) if value else "–"
-        return "–" if value in (None, "") else value
-
-    rows = format_html_join(
-        "", "<li>{}: {}</li>", ((name.replace("_", " "), show(value)) for name, value in values.items())
+def facts(rows: Mapping[str, Any] | Iterable[tuple[Any, Any]]) -> SafeString:
+    """Return names and values as lines of their own; what is empty is left out."""
+    if isinstance(rows, Mapping):
+        rows = rows.items()
+    return format_html_join(
+        "", "<div>{}: {}</div>", ((name, value) for name, value in rows if value not in (None, ""))
     )
-    return format_html("<ul>{}</ul>", rows)
 
 
 def form_page(

@@ -19,6 +19,7 @@ from billing import documents, invoicing, ledger, metering
 from billing.admin.base import MoneyField, amount, buttons, facts, form_page
 from billing.admin.money import ReasonForm
 from billing.models import Invoice, InvoiceLine, PaymentAllocation
+from billing.pricing import text
 from inventory.admin.base import ReadOnlyAdmin, ReadOnlyInline, moment_field, staff
 from portal.common.errors import DomainError, InvalidInput
 from portal.common.html import BAD, GOOD, INFO, NEUTRAL, WARN, pill
@@ -30,22 +31,39 @@ TONES = {State.DRAFT: NEUTRAL, State.OPEN: INFO, State.PAID: GOOD, State.VOID: W
 
 class LineInline(ReadOnlyInline):
     model = InvoiceLine
-    fields = (
-        "ordinal",
-        "description",
-        "quantity",
-        "unit",
-        "unit_price",
-        "exact_amount",
-        "amount",
-        "tax_amount",
-    )
+    fields = ("quantity_", "price", "amount_", "tax_", "exact")
+    readonly_fields = fields
     ordering = ("ordinal",)
+
+    @admin.display(description=gettext_lazy("quantity"))
+    def quantity_(self, line: InvoiceLine) -> str:
+        return f"{text(line.quantity)} {line.unit.replace('_', ' ')}"
+
+    @admin.display(description=gettext_lazy("unit price"))
+    def price(self, line: InvoiceLine) -> str:
+        return text(line.unit_price)
+
+    @admin.display(description=gettext_lazy("amount"))
+    def amount_(self, line: InvoiceLine) -> str:
+        return format_money(line.amount, line.invoice.currency)
+
+    @admin.display(description=gettext_lazy("tax"))
+    def tax_(self, line: InvoiceLine) -> str:
+        return format_money(line.tax_amount, line.invoice.currency)
+
+    @admin.display(description=gettext_lazy("exact, before rounding"))
+    def exact(self, line: InvoiceLine) -> str:
+        return text(line.exact_amount)
 
 
 class AllocationInline(ReadOnlyInline):
     model = PaymentAllocation
-    fields = ("payment", "amount", "reversed_at")
+    fields = ("payment", "amount_", "reversed_at")
+    readonly_fields = fields
+
+    @admin.display(description=gettext_lazy("amount"))
+    def amount_(self, allocation: PaymentAllocation) -> str:
+        return format_money(allocation.amount, allocation.invoice.currency)
 
 
 class DraftForm(forms.Form):
@@ -77,8 +95,15 @@ class InvoiceAdmin(ReadOnlyAdmin):
     list_filter = ("state", "month", "seller")
     list_select_related = ("organization", "seller")
     search_fields = ("number", "uid", "organization__name")
-    exclude = ("seller_snapshot", "buyer_snapshot", "sequence", "subtotal", "tax", "total")
-    readonly_fields = ("next_steps", "state_", "subtotal_", "tax_", "total_", "open_", "parties")
+    readonly_fields = ("next_steps", "month_", "state_", "subtotal_", "tax_", "total_", "open_", "parties")
+    fieldsets = (
+        (None, {"fields": ("organization", "month_", "state_", "next_steps")}),
+        (gettext_lazy("Sums"), {"fields": ("subtotal_", "tax_", "total_", "open_")}),
+        (
+            gettext_lazy("Issue"),
+            {"fields": ("seller", "issued_at", "due_on", "voided_at", "void_reason", "entry", "parties")},
+        ),
+    )
     inlines = (LineInline, AllocationInline)
     actions = ("finalize",)
     subtotal_ = amount("subtotal", gettext_lazy("subtotal"))
@@ -141,7 +166,7 @@ class InvoiceAdmin(ReadOnlyAdmin):
     def payment_view(self, request: HttpRequest, pk: int) -> HttpResponse:
         def make(invoice: Invoice) -> forms.Form:
             initial = {
-                "amount": format(invoicing.open_amount(invoice).normalize(), "f"),
+                "amount": text(invoicing.open_amount(invoice)),
                 "received_at": timezone.now().replace(second=0, microsecond=0),
             }
             return PaymentForm(request.POST or None, initial=initial)
@@ -200,7 +225,14 @@ class InvoiceAdmin(ReadOnlyAdmin):
     def parties(self, invoice: Invoice) -> str | SafeString:
         if not invoice.seller_snapshot:
             return "–"
-        return facts({_("seller"): invoice.seller_snapshot, _("buyer"): invoice.buyer_snapshot})
+        return facts(
+            (f"{who}, {name.replace('_', ' ')}", value)
+            for who, kept in (
+                (_("Seller"), invoice.seller_snapshot),
+                (_("Buyer"), invoice.buyer_snapshot),
+            )
+            for name, value in kept.items()
+        )
 
     @admin.display(description=gettext_lazy("next"))
     def next_steps(self, invoice: Invoice) -> str | SafeString:

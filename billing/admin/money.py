@@ -143,15 +143,28 @@ class BillingAccountAdmin(SupplyAdmin):
 
 @admin.register(FundsHold)
 class FundsHoldAdmin(ReadOnlyAdmin):
-    list_display = ("lease", "account", "amount", "remaining", "created_at", "released_at")
+    list_display = ("lease", "account", "amount_", "remaining_", "created_at", "released_at")
     list_select_related = ("lease", "account__organization")
     list_filter = (("released_at", admin.EmptyFieldListFilter),)
     search_fields = ("lease__uid", "lease__name", "account__organization__name")
 
+    @admin.display(description=gettext_lazy("amount"), ordering="amount")
+    def amount_(self, hold: FundsHold) -> str:
+        return format_money(hold.amount, hold.account.currency)
+
+    @admin.display(description=gettext_lazy("remaining"), ordering="remaining")
+    def remaining_(self, hold: FundsHold) -> str:
+        return format_money(hold.remaining, hold.account.currency)
+
 
 class PaymentAllocationInline(ReadOnlyInline):
     model = PaymentAllocation
-    fields = ("invoice", "amount", "reversed_at")
+    fields = ("invoice", "amount_", "reversed_at")
+    readonly_fields = fields
+
+    @admin.display(description=gettext_lazy("amount"))
+    def amount_(self, allocation: PaymentAllocation) -> str:
+        return format_money(allocation.amount, allocation.invoice.currency)
 
 
 class ReasonForm(forms.Form):

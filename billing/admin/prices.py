@@ -211,9 +211,19 @@ class QuoteAdmin(ReadOnlyAdmin):
     list_filter = ("state", "kind", ("prepared_by", admin.EmptyFieldListFilter))
     list_select_related = ("organization", "lease", "prepared_by", "created_by")
     search_fields = ("uid", "lease__uid", "lease__name", "organization__name", "purchase_order")
-    exclude = ("arithmetic",)
-    readonly_fields = ("state_", "arithmetic_")
+    readonly_fields = ("state_", "arithmetic_", "due_now_", "due_later_", "total_", "rate")
+    fieldsets = (
+        (None, {"fields": ("organization", "project", "lease", "kind", "state_", "expires_at")}),
+        (gettext_lazy("Price"), {"fields": ("total_", "due_now_", "due_later_", "rate", "arithmetic_")}),
+        (
+            gettext_lazy("Terms"),
+            {"fields": ("prepared_by", "override_reason", "purchase_order", "terms_version")},
+        ),
+        (gettext_lazy("History"), {"fields": ("created_by", "created_at", "accepted_by", "accepted_at")}),
+    )
     total_ = amount("total", gettext_lazy("total"))
+    due_now_ = amount("due_now", gettext_lazy("due now"))
+    due_later_ = amount("due_later", gettext_lazy("due later"))
     rate = amount("rate_per_gpu_hour", gettext_lazy("per GPU-hour"), places=4)
 
     def get_urls(self) -> list[URLPattern]:
@@ -272,4 +282,41 @@ class QuoteAdmin(ReadOnlyAdmin):
 
     @admin.display(description=gettext_lazy("arithmetic"))
     def arithmetic_(self, quote: Quote) -> SafeString:
-        return facts(quote.arithmetic)
+        return facts(explain(quote))
+
+
+def explain(quote: Quote) -> list[tuple[str, str]]:
+    """Return how the quote's price came about, step by step, from what was stored with it."""
+    told = quote.arithmetic
+    if quote.kind == Quote.Kind.CANCELLATION:
+        return [
+            (_("Price of the lease"), told.get("lease_total", "")),
+            (_("Fee, percent"), str(told.get("fee_percent", ""))),
+            (_("Funds released"), told.get("released", "")),
+        ]
+    rule, cost, tax = told.get("rule") or {}, told.get("cost") or {}, told.get("tax") or {}
+    scope = ", ".join(
+        f"{name.replace('_', ' ')} {value}" for name, value in rule.get("scope", {}).items() if value
+    )
+    commitments = ", ".join(
+        f"{each['uid']} ({each['nodes']} × {each['per_node_hour']})" for each in cost.get("commitments", [])
+    )
+    return [
+        (
+            _("Rule"),
+            " · ".join(part for part in (rule.get("name"), rule.get("kind"), rule.get("amount")) if part),
+        ),
+        (_("Applies to"), scope or (_("everything") if rule else "")),
+        (_("Cost of a node and hour"), cost.get("per_node_hour", "")),
+        (_("Cost from"), commitments or cost.get("offer", "")),
+        (_("List rate per GPU-hour"), told.get("list_rate_per_gpu_hour") or ""),
+        (_("Reason for another rate"), told.get("override_reason", "")),
+        (_("Rate per GPU-hour"), told.get("rate_per_gpu_hour", "")),
+        (
+            _("GPUs × seconds"),
+            f"{told.get('gpus')} × {told.get('seconds')} = {told.get('gpu_hours')} GPU-hours",
+        ),
+        (_("Total"), f"{told.get('total')} {told.get('currency')}"),
+        (_("Tax"), f"{tax.get('code')} {tax.get('rate')}: {tax.get('amount')}" if tax else ""),
+        (_("Priced"), told.get("priced_at", "")),
+    ]

@@ -168,3 +168,6 @@ class PaymentAllocation(models.Model):
         verbose_name = _("payment allocation")
         verbose_name_plural = _("payment allocations")
         constraints = [models.CheckConstraint(condition=Q(amount__gt=0), name="payment_allocation_positive")]
+
+    def __str__(self) -> str:
+        return f"{self.payment} → {self.invoice}"

@@ -189,7 +189,7 @@ def test_price_rules_are_entered(client):
     )
     assert client.get(page(PriceRule, "change", rule.pk)).status_code == 200
     assert client.post(page(PriceRule, "change", rule.pk), rule_form(amount="2.5")).status_code == 302
-    assert Event.objects.get(kind="pricerule.changed").after["amount"] == "2.5"
+    assert Event.objects.get(kind="price_rule.changed").after["amount"] == "2.5"
 
 
 @pytest.mark.parametrize(
