@@ -27,7 +27,7 @@ from leases.access import lease_for, leases_of
 from leases.models import Lease
 from leases.provisioning.ssh import ssh_command
 from leases.provisioning.timeline import timeline
-from portal.accounts.access import Permission
+from portal.accounts.access import Permission, project_for
 from portal.common.errors import DomainError, NotFound
 from portal.common.quantities import format_gpus
 from portal.common.states import tone_of
@@ -82,7 +82,9 @@ def lease_list(request: TenantRequest) -> HttpResponse:
     mine = leases_of(user=request.user, organization=request.organization)
     project = None
     if request.GET.get("project"):
-        project = request.organization.projects.filter(uid=request.GET["project"]).first()
+        project = project_for(
+            user=request.user, uid=request.GET["project"], organization=request.organization
+        )
         mine = mine.filter(project=project)
     groups = {
         "current": (_("Running"), mine.filter(state__in=CURRENT)),

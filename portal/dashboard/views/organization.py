@@ -25,7 +25,7 @@ from portal.accounts.users import time_zones, update_profile
 from portal.common.errors import DomainError
 from portal.dashboard.tenancy import TenantRequest, back, member_page, show_error
 
-TOKEN_DAYS = ((30, _("30 days")), (90, _("90 days")), (365, _("1 year")))
+TOKEN_DAYS = ((30, gettext_lazy("30 days")), (90, gettext_lazy("90 days")), (365, gettext_lazy("1 year")))
 
 
 class CreateForm(forms.Form):
