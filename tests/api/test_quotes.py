@@ -159,6 +159,8 @@ def test_the_same_key_with_another_body_is_a_conflict(
         ({"start": "2030-01-01T00:00:00"}, "start"),
         ({"start": "tomorrow"}, "start"),
         ({"start": 5}, "start"),
+        ({"start": "0001-01-01T00:00:00+14:00"}, "start"),
+        ({"end": "9999-12-31T23:59:59-12:00"}, "end"),
         ({"end": "2020-01-01T00:00:00Z"}, "end"),
         ({"nodes": 0}, "nodes"),
         ({"nodes": -1}, "nodes"),

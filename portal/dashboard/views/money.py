@@ -90,7 +90,7 @@ def usage_page(request: TenantRequest) -> HttpResponse:
     """Spend and GPU-hours by day and by lease."""
     now = timezone.now()
     wanted = request.GET.get("days", "30")
-    length = int(wanted) if wanted.isdigit() and int(wanted) in RANGES else 30
+    length = next((days for days in RANGES if wanted == str(days)), 30)
     days = day_range(length, now)
     start = datetime.combine(days[0], time(), UTC)
     end = datetime.combine(days[-1] + timedelta(days=1), time(), UTC)

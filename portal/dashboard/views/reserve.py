@@ -173,19 +173,25 @@ def _posted_request(data: QueryDict) -> CapacityRequest:
     def moment(field: str) -> datetime:
         try:
             value = parse_datetime(data.get(field, ""))
-        except ValueError:
-            value = None
-        if value is None or value.tzinfo is None:
-            raise InvalidInput(_("%(field)s must be a time with its zone.") % {"field": field}, field=field)
-        return value.astimezone(UTC)
+            if value is not None and value.tzinfo is not None:
+                return value.astimezone(UTC)
+        except (ValueError, OverflowError):  # no such day, or one beyond the calendar in UTC
+            pass
+        raise InvalidInput(_("%(field)s must be a time with its zone.") % {"field": field}, field=field)
+
+    def word(field: str, longest: int) -> str:
+        text = data.get(field, "")
+        if len(text) > longest or not text.isprintable():
+            raise InvalidInput(_("%(field)s is not one that we know.") % {"field": field}, field=field)
+        return text
 
     return CapacityRequest(
-        gpu_model=data.get("gpu_model", "")[:60],
+        gpu_model=word("gpu_model", 60),
         gpus_per_node=number("gpus_per_node"),
         nodes=number("nodes"),
         start=moment("start"),
         end=moment("end"),
-        region=data.get("region", "")[:120] or None,
+        region=word("region", 120) or None,
         one_fabric=data.get("one_fabric") in ("True", "true", "1", "on"),
     )
 
