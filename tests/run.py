@@ -46,7 +46,7 @@ CHECKS: list[tuple[str, list[str], dict[str, str]]] = [
 ]
 TESTS: list[tuple[str, list[str], dict[str, str]]] = [
     ("migrations", [*PYTHON, "-m", "tests.migrations"], {}),
-    ("tests", [*PYTHON, "-m", "pytest"], {}),
+    ("tests", [*PYTHON, "-m", "pytest", "--durations=10"], {}),
 ]
 
 
