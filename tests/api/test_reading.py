@@ -75,6 +75,17 @@ def test_usage_and_invoices_begin_empty(customer: Customer) -> None:
     assert call.get("invoices").json()["results"] == []
 
 
+def test_times_without_a_zone_are_refused_and_not_guessed(customer: Customer, fleet: None) -> None:
+    call = customer.call()
+    assert (
+        call.get("usage", since="2026-11-01T00:00:00Z", until="2026-12-01T00:00:00+01:00").status_code == 200
+    )
+    for text in ("2026-11-01T00:00:00", "2026-11-01", "soon"):
+        answer = call.get("usage", since=text)
+        assert answer.status_code == 400
+        assert [error["field"] for error in answer.json()["errors"]] == ["since"]
+
+
 def test_offers_can_be_narrowed(customer: Customer, fleet: None) -> None:
     call = customer.call()
     assert call.get("offers", gpu_model=H100).status_code == 200

@@ -18,6 +18,7 @@ from billing.models import Charge, Invoice
 from portal.accounts.models import ApiToken
 from portal.api import representations
 from portal.api.authentication import caller, organization_of
+from portal.api.filters import AwareTimeFilter
 from portal.api.pagination import ByNewest, ByStart
 from portal.api.schemas import ChargeSerializer, InvoiceSerializer
 from portal.api.views.base import problems
@@ -71,8 +72,8 @@ class UsageFilter(django_filters.FilterSet):
     lease = django_filters.CharFilter(field_name="lease__uid")
     project = django_filters.CharFilter(field_name="project__uid")
     kind = django_filters.ChoiceFilter(choices=Charge.Kind.choices)
-    since = django_filters.IsoDateTimeFilter(field_name="started_at", lookup_expr="gte")
-    until = django_filters.IsoDateTimeFilter(field_name="started_at", lookup_expr="lt")
+    since = AwareTimeFilter(field_name="started_at", lookup_expr="gte")
+    until = AwareTimeFilter(field_name="started_at", lookup_expr="lt")
 
     class Meta:
         model = Charge
