@@ -204,7 +204,7 @@ class Problem(serializers.Serializer):  # type: ignore[type-arg]
     status = serializers.IntegerField()
     code = serializers.CharField()
     detail = serializers.CharField(help_text="What went wrong and what to do.")
-    errors = FieldError(many=True, required=False)
+    errors = FieldError(many=True, required=False)  # type: ignore[assignment]  # the RFC names it so
     retry_after = serializers.IntegerField(required=False, help_text="Seconds.")
     missing = Money(required=False, help_text="With insufficient-funds: what lacks.")
     alternatives = AlternativeSerializer(

@@ -66,7 +66,7 @@ def spend_chart(rows: list[dict[str, Any]], days: list[date], currency: str) -> 
     )
 
 
-def _axis_money(amount: float, currency: str) -> str:
+def _axis_money(amount: int | float | Decimal, currency: str) -> str:
     """Write a round amount without its cents; the cents stay where a step is smaller than one."""
     value = Decimal(str(amount))
     return format_money(value, currency, places=0 if value == value.to_integral_value() else None)
