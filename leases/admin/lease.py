@@ -14,7 +14,7 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from inventory.admin.base import form_page, staff
+from inventory.admin.base import form_page, span, staff
 from leases import capacity
 from leases.admin.base import ActingAdmin, AgreedForm, LookingInline, ReasonForm, bound, button, link, moment
 from leases.lifecycle import WAITING
@@ -27,7 +27,8 @@ from portal.common.quantities import format_gpus
 from portal.common.states import BAD, GOOD, status_pill
 
 EVENTS = 100
-INTENT_TONES = {LaunchIntent.State.LAUNCHED: GOOD, LaunchIntent.State.FAILED: BAD}
+MACHINE_TONES: dict[str, str] = {Instance.State.LOST: BAD}
+INTENT_TONES: dict[str, str] = {LaunchIntent.State.LAUNCHED: GOOD, LaunchIntent.State.FAILED: BAD}
 
 
 class ShortfallFilter(admin.SimpleListFilter):
@@ -113,7 +114,7 @@ class ShortfallInline(LookingInline):
 @admin.register(Lease)
 class LeaseAdmin(ActingAdmin):
     change_form_template = "admin/leases/lease/change_form.html"
-    list_display = ("uid", "name", "organization", "state_", "gpus", "from_", "until", "missing")
+    list_display = ("uid", "name", "organization", "state_", "gpus", "period", "missing")
     list_filter = (
         "state",
         ShortfallFilter,
@@ -168,18 +169,14 @@ class LeaseAdmin(ActingAdmin):
 
     @admin.display(description=gettext_lazy("GPUs"))
     def gpus(self, lease: Lease) -> str:
-        return ", ".join(
-            format_gpus(term.nodes * term.gpus_per_node, model=term.gpu_model.name)
-            for term in lease.terms.all()
-        )
+        terms = lease.terms.all()
+        words = (format_gpus(term.nodes * term.gpus_per_node, model=term.gpu_model.name) for term in terms)
+        return ", ".join(word.replace(" ", "\u00a0") for word in words)
 
-    @admin.display(description=gettext_lazy("from"))
-    def from_(self, lease: Lease) -> str:
-        return moment(min((term.period.lower for term in lease.terms.all()), default=None))
-
-    @admin.display(description=gettext_lazy("until"))
-    def until(self, lease: Lease) -> str:
-        return moment(max((term.period.upper for term in lease.terms.all()), default=None))
+    @admin.display(description=gettext_lazy("period"))
+    def period(self, lease: Lease) -> str:
+        terms = list(lease.terms.all())
+        return span(terms[0].period.lower, terms[-1].period.upper) if terms else "–"
 
     @admin.display(description=gettext_lazy("missing"), ordering="missing_n")
     def missing(self, lease: Any) -> str | SafeString:
@@ -258,13 +255,14 @@ def _about(object_id: str) -> dict[str, Any]:
     turnovers = Turnover.objects.filter(allocation__lease=lease).select_related("allocation__node")
     events = Event.objects.filter(subject_type="lease", subject_id=lease.uid).order_by("-pk")
     return {
-        "machine_rows": [(row, status_pill(row.state, row.get_state_display())) for row in instances],
+        "machine_rows": [
+            (row, status_pill(row.state, row.get_state_display(), MACHINE_TONES.get(row.state, "")))
+            for row in instances
+        ],
         "intent_rows": [
             (
                 row,
-                status_pill(
-                    row.state, row.get_state_display(), INTENT_TONES.get(LaunchIntent.State(row.state), "")
-                ),
+                status_pill(row.state, row.get_state_display(), INTENT_TONES.get(row.state, "")),
             )
             for row in intents
         ],
