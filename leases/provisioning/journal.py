@@ -353,7 +353,9 @@ def _not_launched(claimed: Claimed[LaunchIntent], error: ProviderError, clock: C
             # Give the listing time to show what the lost call may have made.
             wait = max(wait, LISTING_LAG)
         elif full or error.retryable:
-            intent.state = LaunchIntent.State.PENDING
+            # What nobody wants any more stays in doubt: a listing decides, and the intent is abandoned.
+            wanted = lease.state in RUNS and clock() in intent.allocation.period
+            intent.state = LaunchIntent.State.PENDING if wanted else LaunchIntent.State.CALLING
         else:
             intent.state = LaunchIntent.State.FAILED
         intent.next_try_at = clock() + wait

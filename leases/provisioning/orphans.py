@@ -21,7 +21,7 @@ from inventory.providers.errors import ProviderError
 from leases.models import Instance, LaunchIntent, LeaseNetwork, Orphan
 from leases.provisioning import upstream
 from leases.provisioning.claims import LISTING_LAG, Claimed, Clock, backoff, claim_next, release
-from leases.provisioning.facts import LIVE_MACHINE, RUNS
+from leases.provisioning.facts import LIVE_MACHINE, RUNS, UNDER_WAY
 from leases.provisioning.messages import DAILY, tell_staff
 from portal.accounts import events
 from portal.accounts.models import User
@@ -84,11 +84,11 @@ def _compare(
     account: ProviderAccount, region: str, listed: Iterable[OwnedResource], asked_at: datetime, clock: Clock
 ) -> int:
     site, new, seen = upstream.site_id(), 0, set[tuple[str, str]]()
-    for resource in listed:
-        if resource.tags.get(TAG_SITE) != site:
-            continue
-        # Read after the listing: what was recorded meanwhile is not an orphan.
-        reason = why_orphan(account, resource)
+    ours = [resource for resource in listed if resource.tags.get(TAG_SITE) == site]
+    # Read after the listing: what was recorded meanwhile is not an orphan.
+    records = Records(account, ours)
+    for resource in ours:
+        reason = records.why_orphan(resource)
         if reason:
             seen.add((resource.kind.value, resource.id))
             new += _report(account, resource, reason, asked_at, clock())
@@ -117,44 +117,46 @@ def _look_at_missing(
         nudge("leases.tasks.probe_due")
 
 
-def why_orphan(account: ProviderAccount, resource: OwnedResource) -> str:
-    """Return why nobody owns the resource, or "" when it is recorded or may be any moment."""
-    if resource.kind == ResourceKind.NETWORK:
-        return _why_network(account, resource, {"firewall_id": resource.id})
-    if resource.kind == ResourceKind.KEY:
-        return _why_network(account, resource, {"key_name": resource.id})
-    if resource.kind == ResourceKind.INSTANCE:
+class Records:
+    """What we have recorded about listed resources of one account, read in a few statements."""
+
+    def __init__(self, account: ProviderAccount, resources: Iterable[OwnedResource]) -> None:
+        listed = list(resources)
+        tokens = {resource.tags.get(TAG_TOKEN, "") for resource in listed}
+        leases = {resource.tags.get(TAG_LEASE, "") for resource in listed}
+        machines = [resource.id for resource in listed if resource.kind == ResourceKind.INSTANCE]
         # Two of our accounts may hold credentials of the same one upstream, and list each other's machines.
-        recorded = (
-            Instance.objects.filter(account__provider=account.provider_id, provider_id=resource.id)
-            .order_by("-pk")
-            .first()
+        instances = Instance.objects.filter(account__provider=account.provider_id, provider_id__in=machines)
+        self.machines = dict(instances.order_by("pk").values_list("provider_id", "state"))
+        intents = LaunchIntent.objects.filter(token__in=tokens)
+        self.intents = dict(intents.values_list("token", "state"))
+        alive = intents.filter(instance__state__in=LIVE_MACHINE)
+        self.alive = set(alive.values_list("token", flat=True))
+        self.networks: dict[tuple[str, str], list[LeaseNetwork]] = {}
+        networks = LeaseNetwork.objects.filter(
+            account__provider=account.provider_id, lease__uid__in=leases, removed_at=None
         )
-        if recorded is not None:
-            return (
-                "" if recorded.state in LIVE_MACHINE else _("Ended or lost in our records, and still there.")
-            )
-    intent = LaunchIntent.objects.filter(token=resource.tags.get(TAG_TOKEN, "")).first()
-    if intent is None:
-        return _("No launch of ours carries its token.")
-    if intent.state in (LaunchIntent.State.PENDING, LaunchIntent.State.CALLING):
-        return ""  # the journal lists by this token before it calls again
-    if resource.kind == ResourceKind.INSTANCE:
-        return _("A second machine of one launch.")
-    alive = Instance.objects.filter(intent=intent, state__in=LIVE_MACHINE).exists()
-    return "" if alive else _("Left behind by a machine that has ended.")
+        for network in networks.select_related("lease", "region"):
+            self.networks.setdefault((network.lease.uid, network.region.code), []).append(network)
 
-
-def _why_network(account: ProviderAccount, resource: OwnedResource, recorded_as: dict[str, str]) -> str:
-    of_lease = LeaseNetwork.objects.filter(
-        account__provider=account.provider_id,
-        region__code=resource.region,
-        lease__uid=resource.tags.get(TAG_LEASE, ""),
-        removed_at=None,
-    )
-    if of_lease.filter(prepared_at=None).exists() or of_lease.filter(**recorded_as).exists():
-        return ""
-    return _("No lease of ours uses it.")
+    def why_orphan(self, resource: OwnedResource) -> str:
+        """Return why nobody owns the resource, or "" when it is recorded or may be any moment."""
+        if resource.kind in (ResourceKind.NETWORK, ResourceKind.KEY):
+            for network in self.networks.get((resource.tags.get(TAG_LEASE, ""), resource.region), ()):
+                if network.prepared_at is None or resource.id in (network.firewall_id, network.key_name):
+                    return ""
+            return _("No lease of ours uses it.")
+        if resource.kind == ResourceKind.INSTANCE and resource.id in self.machines:
+            live = self.machines[resource.id] in LIVE_MACHINE
+            return "" if live else _("Ended or lost in our records, and still there.")
+        token = resource.tags.get(TAG_TOKEN, "")
+        if token not in self.intents:
+            return _("No launch of ours carries its token.")
+        if self.intents[token] in UNDER_WAY:
+            return ""  # the journal lists by this token before it calls again
+        if resource.kind == ResourceKind.INSTANCE:
+            return _("A second machine of one launch.")
+        return "" if token in self.alive else _("Left behind by a machine that has ended.")
 
 
 def _report(
@@ -241,7 +243,7 @@ def _remove(claimed: Claimed[Orphan], providers: upstream.Providers, clock: Cloc
         kind=ResourceKind(orphan.kind), id=orphan.resource_id, region=orphan.region_code, tags=orphan.tags
     )
     error: ProviderError | None = None
-    kept = _keeps_data(orphan) or not why_orphan(orphan.account, resource)
+    kept = _keeps_data(orphan) or not Records(orphan.account, [resource]).why_orphan(resource)
     if not kept:
         try:
             with providers.of(orphan.account) as provider:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,11 +27,23 @@ log = logging.getLogger(__name__)
 SILENT_CALLS = 3
 
 
+# Adapters keep their connections open, and are not made for several threads.
+_connected = threading.local()
+
+
+def _connect(account: ProviderAccount) -> Provider:
+    """Return the account's adapter, from this thread's last sweep where its settings are the same."""
+    known: dict[int, tuple[object, Provider]] = _connected.__dict__.setdefault("adapters", {})
+    settings_now = (bytes(account.credentials or b""), json.dumps(account.options, sort_keys=True))
+    if account.pk not in known or known[account.pk][0] != settings_now:
+        known[account.pk] = (settings_now, registry.provider_for(account))
+    return known[account.pk][1]
+
+
 class Providers:
-    """The adapters of one sweep: each account is connected once, and left alone where it is silent."""
+    """The adapters of one sweep. An account that is silent is left alone for the rest of it."""
 
     def __init__(self) -> None:
-        self._known: dict[int, Provider] = {}
         self._silent: Counter[int] = Counter()
 
     @contextmanager
@@ -48,9 +62,7 @@ class Providers:
                 _("%(account)s does not answer at the moment.") % {"account": account}, retryable=True
             )
         try:
-            if account.pk not in self._known:
-                self._known[account.pk] = registry.provider_for(account)
-            yield self._known[account.pk]
+            yield _connect(account)
             self._silent[account.pk] = 0
         except TimedOut:
             self._silent[account.pk] += 1

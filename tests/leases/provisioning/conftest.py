@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from typing import Any
 
 import boto3
@@ -94,7 +95,7 @@ class Cloud:
     endpoint: str
     account: ProviderAccount
 
-    @property
+    @cached_property
     def ec2(self) -> Any:
         return boto3.client(
             "ec2",

@@ -18,6 +18,7 @@ from inventory.providers.errors import (
 from leases.models import Instance, LaunchIntent, Lease, Shortfall
 from leases.provisioning import journal, sweep
 from leases.provisioning.claims import CLAIM, LISTING_LAG
+from leases.provisioning.ending import end_early
 from portal.accounts.models import Event
 from portal.common.errors import Conflict
 from tests.concurrency import race
@@ -276,12 +277,32 @@ def test_a_machine_that_ended_before_it_was_recorded_is_replaced(
     assert the_machine(lease).provider_id != gone
 
 
+def test_a_lease_that_ends_during_a_call_that_is_refused_ends(
+    cloud: Cloud, lease: Lease, faults: Faults
+) -> None:
+    """The refusal must not leave an intent that waits for its next try, and with it the lease in its end."""
+
+    def end_and_refuse() -> None:
+        end_early(lease_uid=lease.uid, reason="not needed", actor=make_user(), now=at(1.5))
+        raise NoCapacity("none left")
+
+    sweep.start_due(now=at(1))
+    faults.before["launch"] = [end_and_refuse]
+    sweep.launch_due(now=at(1))
+    for minutes in (10, 20):
+        sweep.launch_due(now=at(minutes))
+        sweep.turnover_due(now=at(minutes))
+    lease.refresh_from_db()
+    assert lease.state == Lease.State.ENDED
+    assert the_intent(lease).state == LaunchIntent.State.ABANDONED
+    assert faults.count("launch") == 1
+    assert not Shortfall.objects.exists()
+
+
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_lease_that_ends_during_a_doubt_leaves_nothing(
     cloud: Cloud, lease: Lease, faults: Faults, when: str
 ) -> None:
-    from leases.provisioning.ending import end_early
-
     sweep.start_due(now=at(1))
     getattr(faults, when)["launch"] = [TimedOut("no answer in time")]
     sweep.launch_due(now=at(1))
