@@ -11,21 +11,45 @@ from drf_spectacular.generators import SchemaGenerator
 METHODS = ("get", "post", "put", "patch", "delete")
 
 
-def _type(schema: dict[str, Any]) -> str:
+def _name(schema: dict[str, Any]) -> str:
+    return str(schema["$ref"]).rsplit("/", 1)[-1]
+
+
+def _type(schema: dict[str, Any], components: dict[str, Any]) -> str:
+    """Return a type for people: enumerations by their values, pages by what they list."""
     if "$ref" in schema:
-        return str(schema["$ref"]).rsplit("/", 1)[-1]
+        target = components.get(_name(schema), {})
+        if "enum" in target:
+            return _type(target, components)
+        if _is_page(_name(schema), target):
+            return f"{_type(target['properties']['results'], components)}, in pages"
+        return _name(schema)
     if "enum" in schema:
         return " | ".join(str(value) for value in schema["enum"])
-    if "allOf" in schema:
-        return " & ".join(_type(part) for part in schema["allOf"])
-    if "oneOf" in schema:
-        return " | ".join(_type(part) for part in schema["oneOf"])
-    kind = schema.get("type", "any")
-    if isinstance(kind, list):
-        kind = " | ".join(kind)
+    for key, sign in (("allOf", " & "), ("oneOf", " | ")):
+        if key in schema:
+            kind = sign.join(_type(part, components) for part in schema[key])
+            return f"{kind} | null" if schema.get("nullable") else kind
+    kind = str(schema.get("type", "any"))
     if kind == "array":
-        return f"{_type(schema.get('items', {}))}[]"
-    return f"{kind} ({schema['format']})" if "format" in schema else str(kind)
+        kind = f"{_type(schema.get('items', {}), components)}[]"
+    elif "format" in schema:
+        kind = f"{kind} ({schema['format']})"
+    return f"{kind} | null" if schema.get("nullable") else kind
+
+
+def _is_page(name: str, schema: dict[str, Any]) -> bool:
+    return name.startswith("Paginated") and "results" in schema.get("properties", {})
+
+
+def _model_of(schema: dict[str, Any], components: dict[str, Any]) -> str:
+    """Return the name of the model that an answer consists of, to link to; nothing for a file."""
+    if "$ref" not in schema:
+        return ""
+    target = components.get(_name(schema), {})
+    if _is_page(_name(schema), target):
+        return _name(target["properties"]["results"]["items"])
+    return _name(schema)
 
 
 def _fields(schema: dict[str, Any], components: dict[str, Any]) -> list[dict[str, Any]]:
@@ -36,7 +60,7 @@ def _fields(schema: dict[str, Any], components: dict[str, Any]) -> list[dict[str
     return [
         {
             "name": name,
-            "type": _type(value),
+            "type": _type(value, components),
             "required": name in required,
             "description": value.get("description", ""),
         }
@@ -68,7 +92,7 @@ def operations(schema: dict[str, Any]) -> list[dict[str, Any]]:
                     "summary": operation.get("summary", ""),
                     "description": operation.get("description", ""),
                     "parameters": [
-                        {**parameter, "type": _type(parameter.get("schema", {}))}
+                        {**parameter, "type": _type(parameter.get("schema", {}), components)}
                         for parameter in operation.get("parameters", [])
                     ],
                     "body": _fields(body, components),
@@ -76,13 +100,22 @@ def operations(schema: dict[str, Any]) -> list[dict[str, Any]]:
                         {
                             "status": status,
                             "description": response.get("description", ""),
-                            "type": _type(_content(response)) if response.get("content") else "",
+                            "type": _type(_content(response), components) if response.get("content") else "",
+                            "model": _model_of(_content(response), components),
                         }
                         for status, response in operation.get("responses", {}).items()
                     ],
                 }
             )
-    models = [{"name": name, "fields": _fields(value, components)} for name, value in components.items()]
+    models = [
+        {
+            "name": name,
+            "description": value.get("description", ""),
+            "fields": _fields(value, components),
+        }
+        for name, value in components.items()
+        if "properties" in value and not _is_page(name, value) and not name.endswith("Request")
+    ]
     return [{"tag": tag, "operations": found} for tag, found in groups.items()] + (
         [{"tag": "models", "models": models}] if models else []
     )
