@@ -267,11 +267,6 @@ def country_choices() -> list[tuple[str, str | Promise]]:
     return [("", _("Choose a country")), *COUNTRIES.items()]
 
 
-def country_name(code: str) -> str:
-    """Return the country's name in the active language, or the code itself when it is unknown."""
-    return str(COUNTRIES.get(code, code))
-
-
 def clean_country(code: str, *, required: bool = False, field: str = "country") -> str:
     """Return a known ISO 3166-1 alpha-2 code in upper case, or ``""``; raise :class:`InvalidInput`."""
     code = code.strip().upper()

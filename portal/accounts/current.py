@@ -5,7 +5,6 @@ from __future__ import annotations
 from django.http import HttpRequest
 from django.utils import timezone
 
-from portal.accounts import access
 from portal.accounts.invitations import InvitationOver, check_open
 from portal.accounts.models import Invitation, Organization, User
 
@@ -18,12 +17,6 @@ def choose_organization(request: HttpRequest, organization: Organization) -> Non
     request.session[ORGANIZATION] = organization.uid
     if isinstance(request.user, User):
         request.user.chosen_organization = organization.uid
-
-
-def current_organization(request: HttpRequest) -> Organization:
-    """Return the current organization of a signed-in person; raises ``NoOrganization``."""
-    assert isinstance(request.user, User)
-    return access.organization_for(user=request.user)
 
 
 def remember_invitation(request: HttpRequest, invitation: Invitation) -> None:
