@@ -69,7 +69,7 @@ def holdings(account: ProviderAccount, actor: User, calendar: Calendar) -> list[
     made = []
     for holding in HOLDINGS:
         zone = Zone.objects.get(region__provider=account.provider, region__code=REGION, code=holding.zone)
-        commitment = Commitment.objects.create(
+        entered = Commitment(
             account=account,
             zone=zone,
             instance_type=InstanceType.objects.get(provider=account.provider, name=holding.instance_type),
@@ -83,6 +83,7 @@ def holdings(account: ProviderAccount, actor: User, calendar: Calendar) -> list[
             note="Twelve-month wholesale contract.",
             created_at=calendar.opening,
         )
+        commitment = commitments.enter_commitment(commitment=entered, actor=actor, now=calendar.opening)
         for part, nodes in enumerate(holding.delivered_in_parts):
             commitments.record_delivery(
                 commitment_id=commitment.pk,
