@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ipaddress
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
+from allauth.account.adapter import get_adapter
 from django.contrib import messages
+from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import redirect, render
 from django.urls import reverse
@@ -197,9 +200,14 @@ def _posted_request(data: QueryDict) -> CapacityRequest:
 
 
 def _own_address(request: HttpRequest) -> list[str]:
-    """Return the person's own address: the likeliest network to connect from."""
-    address = request.META.get("REMOTE_ADDR", "")
-    return [address] if address else []
+    """Return the person's own address: the likeliest network to connect from.
+
+    Behind our proxy that is the address it names, never the proxy's: that would get in instead of the customer.
+    """
+    try:
+        return [str(ipaddress.ip_address(get_adapter(request).get_client_ip(request)))]
+    except (PermissionDenied, ValueError):  # unknown, or no address: the person writes it
+        return []
 
 
 @require_POST
