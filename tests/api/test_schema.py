@@ -182,6 +182,21 @@ def test_no_answer_is_just_an_object(schema: Any) -> None:
                     assert "$ref" in node or node.get("format") == "binary", path
 
 
+@pytest.mark.parametrize(
+    ("path", "wanted"),
+    [
+        ("offers", {"gpu_model", "provider", "region"}),
+        ("gpu-models", set()),
+        ("leases", {"state", "project"}),
+        ("invoices", set()),
+        ("usage", {"lease", "project", "since", "until"}),
+    ],
+)
+def test_a_list_names_its_filters_and_its_cursor(schema: Any, path: str, wanted: set[str]) -> None:
+    named = {parameter["name"] for parameter in schema["paths"][PREFIX + path]["get"]["parameters"]}
+    assert named >= wanted | {"cursor", "limit"}
+
+
 def test_the_customer_is_not_told_what_we_pay(
     customer: Customer, fleet: None, wanted: dict[str, Any]
 ) -> None:

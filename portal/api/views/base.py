@@ -35,6 +35,15 @@ def problems(*codes: str) -> dict[tuple[int, str], OpenApiResponse]:
     }
 
 
+def listed(serializer: type[serializers.Serializer[Any]]) -> dict[tuple[int, str], Any]:
+    """Return the schema's answer of a list.
+
+    Its key has the form of the problems' keys: drf-spectacular takes the smallest key's
+    answer for the main one, and describes filters and cursors only if that is a list.
+    """
+    return {(200, "application/json"): serializer(many=True)}
+
+
 def request_key(request: Request) -> str | None:
     """Return the caller's idempotency key, or ``None``. Raises InvalidInput for an odd one."""
     key = request.headers.get("Idempotency-Key")

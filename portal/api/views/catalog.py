@@ -23,7 +23,7 @@ from portal.api.fields import instant, money
 from portal.api.pagination import ByName
 from portal.api.schemas import AvailabilitySerializer, GpuModelSerializer, OfferSerializer
 from portal.api.serializers import AvailabilityRequest
-from portal.api.views.base import problems, valid
+from portal.api.views.base import listed, problems, valid
 
 
 class OfferFilter(django_filters.FilterSet):
@@ -51,7 +51,7 @@ class Offers(GenericAPIView):
     @extend_schema(
         tags=["catalog"],
         operation_id="list_offers",
-        responses={200: OfferSerializer(many=True), **problems()},
+        responses={**listed(OfferSerializer), **problems()},
     )
     def get(self, request: Request) -> Response:
         page = self.paginate_queryset(self.filter_queryset(self.get_queryset()))
@@ -73,7 +73,7 @@ class GpuModels(GenericAPIView):
     @extend_schema(
         tags=["catalog"],
         operation_id="list_gpu_models",
-        responses={200: GpuModelSerializer(many=True), **problems()},
+        responses={**listed(GpuModelSerializer), **problems()},
     )
     def get(self, request: Request) -> Response:
         page = self.paginate_queryset(self.get_queryset())

@@ -23,7 +23,7 @@ from portal.api.pagination import ByNewest
 from portal.api.schemas import CancellationSerializer, LeaseSerializer, LeaseWithAccessSerializer
 from portal.api.serializers import CancelRequest
 from portal.api.throttles import Writes
-from portal.api.views.base import IDEMPOTENCY_KEY, problems, request_key, valid
+from portal.api.views.base import IDEMPOTENCY_KEY, listed, problems, request_key, valid
 from portal.common.errors import NotFound
 
 
@@ -51,7 +51,7 @@ class Leases(GenericAPIView):
         return found.select_related("project").prefetch_related("terms__gpu_model", "terms__region")
 
     @extend_schema(
-        tags=["leases"], operation_id="list_leases", responses={200: LeaseSerializer(many=True), **problems()}
+        tags=["leases"], operation_id="list_leases", responses={**listed(LeaseSerializer), **problems()}
     )
     def get(self, request: Request) -> Response:
         page = self.paginate_queryset(self.filter_queryset(self.get_queryset()))

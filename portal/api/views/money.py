@@ -21,7 +21,7 @@ from portal.api.authentication import caller, organization_of
 from portal.api.filters import AwareTimeFilter
 from portal.api.pagination import ByNewest, ByStart
 from portal.api.schemas import ChargeSerializer, InvoiceSerializer
-from portal.api.views.base import problems
+from portal.api.views.base import listed, problems
 
 
 class Invoices(GenericAPIView):
@@ -39,7 +39,7 @@ class Invoices(GenericAPIView):
     @extend_schema(
         tags=["money"],
         operation_id="list_invoices",
-        responses={200: InvoiceSerializer(many=True), **problems()},
+        responses={**listed(InvoiceSerializer), **problems()},
     )
     def get(self, request: Request) -> Response:
         page = self.paginate_queryset(self.get_queryset())
@@ -94,7 +94,7 @@ class Usage(GenericAPIView):
         return found.select_related("lease", "project")
 
     @extend_schema(
-        tags=["money"], operation_id="list_usage", responses={200: ChargeSerializer(many=True), **problems()}
+        tags=["money"], operation_id="list_usage", responses={**listed(ChargeSerializer), **problems()}
     )
     def get(self, request: Request) -> Response:
         page = self.paginate_queryset(self.filter_queryset(self.get_queryset()))
