@@ -10,6 +10,7 @@ from django.utils.translation import gettext_lazy as _
 from leases.models import Lease
 from portal.accounts.models import Event
 
+STAFF = _("our staff")  # customers deal with the reseller, not with the address of one of its people
 STATES = frozenset(Lease.State.values)
 TITLES = {
     "lease.machine_launched": _("Server starting"),
@@ -40,9 +41,11 @@ def timeline(lease: Lease, *, limit: int = 200) -> list[Entry]:
 
     Events for staff only (without an organization) are left out.
     """
-    found = Event.objects.filter(
-        subject_type="lease", subject_id=lease.uid, organization=lease.organization_id
-    ).order_by("-pk")[:limit]
+    found = (
+        Event.objects.filter(subject_type="lease", subject_id=lease.uid, organization=lease.organization_id)
+        .select_related("actor")
+        .order_by("-pk")[:limit]
+    )
     return [_entry(event) for event in found]
 
 
@@ -55,7 +58,7 @@ def _entry(event: Event) -> Entry:
         state=state,
         title=_title(event.kind, word, state),
         message=event.message,
-        by=event.actor_label,
+        by=str(STAFF) if event.actor is not None and event.actor.is_staff else event.actor_label,
     )
 
 

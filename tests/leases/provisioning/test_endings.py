@@ -13,6 +13,7 @@ from leases.models import Access, Instance, LaunchIntent, Lease, LeaseNetwork, S
 from leases.provisioning import sweep
 from leases.provisioning.claims import CLAIM
 from leases.provisioning.ending import end_early
+from leases.provisioning.timeline import timeline
 from portal.accounts.models import Event
 from portal.common.errors import InvalidInput, NotFound
 from portal.common.periods import Period
@@ -63,6 +64,8 @@ def test_an_early_end_frees_the_node_and_closes_what_was_delivered(cloud: Cloud,
     assert at(21) <= allocation.occupied.upper < at(22)
     event = Event.objects.get(kind="lease.ending", subject_id=lease.uid)
     assert (event.message, event.actor) == ("The customer asked.", staff)
+    told = next(entry for entry in timeline(lease) if entry.state == "ending")
+    assert (told.message, told.by) == ("The customer asked.", "our staff")
 
 
 def test_an_early_end_before_any_launch_frees_the_node_at_once(cloud: Cloud, lease: Lease) -> None:
