@@ -27,7 +27,7 @@ from billing.admin.base import amount, buttons, facts, form_page
 from billing.ledger import parse_month
 from billing.models import BillLine, Finding, UpstreamAccrual, VendorBill
 from billing.vendor import accrual, approval, landing, matching
-from billing.vendor.focus import BadBillFile, Limits
+from billing.vendor.csv_file import BadBillFile, Limits
 from billing.vendor.summary import bar, class_rows
 from inventory.admin.base import ReadOnlyAdmin, staff
 from inventory.models import ProviderAccount

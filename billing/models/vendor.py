@@ -142,8 +142,8 @@ class BillLine(models.Model):
         FX = "fx", _("Another currency")
 
     bill = models.ForeignKey(
-        VendorBill, on_delete=models.PROTECT, related_name="lines", db_index=False
-    )  # found through bill_line_once
+        VendorBill, on_delete=models.DO_NOTHING, related_name="lines", db_index=False, db_constraint=False
+    )  # as its row's; found through bill_line_once
     ordinal = models.PositiveIntegerField()  # line of the file, the header is 1
     line_key = models.CharField(max_length=32)  # hash of resource, SKU, interval, category
     resource_id = models.CharField(max_length=300, blank=True)
@@ -169,6 +169,7 @@ class BillLine(models.Model):
     tags = models.JSONField(default=dict, blank=True)
 
     line_class = models.CharField(_("class"), max_length=24, choices=Class, blank=True)
+    # The matching joins machines to lines, so checking each one again would double its cost; V3 audits it.
     rule = models.CharField(_("rule"), max_length=60, blank=True)  # how it was matched
     instance = models.ForeignKey(
         Instance,
@@ -177,6 +178,7 @@ class BillLine(models.Model):
         blank=True,
         related_name="bill_lines",
         db_index=False,
+        db_constraint=False,
     )
     allocation = models.ForeignKey(
         Allocation,
@@ -185,6 +187,7 @@ class BillLine(models.Model):
         blank=True,
         related_name="bill_lines",
         db_index=False,
+        db_constraint=False,
     )
     expected_hours = ExactNumericField(null=True, blank=True)
     expected_price = ExactNumericField(null=True, blank=True)

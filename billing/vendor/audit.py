@@ -50,6 +50,9 @@ V2 = sql_check(
         SELECT min(b.uid) || ': the same file ' || count(*) || ' times'
         FROM billing_vendorbill b GROUP BY b.account_id, b.month, b.sha256 HAVING count(*) > 1
         UNION ALL
+        SELECT 'line ' || l.id || ': of no bill'
+        FROM billing_billline l LEFT JOIN billing_vendorbill b ON b.id = l.bill_id WHERE b.id IS NULL
+        UNION ALL
         SELECT b.uid || ': ' || b.line_count || ' lines, ' || count(r.id) || ' rows as they came'
         FROM billing_vendorbill b LEFT JOIN billing_billrow r ON r.bill_id = b.id
         GROUP BY b.id HAVING count(r.id) <> b.line_count
@@ -67,6 +70,12 @@ V3 = sql_check(
         WHERE b.state IN {_LIVE} AND l.line_class IN ({_EXCEPTIONS})
           AND (f.id IS NULL OR f.finding_class <> l.line_class OR f.state = 'cured'
                OR f.account_id <> b.account_id OR f.month <> b.month)
+        UNION ALL
+        SELECT 'line ' || l.id || ': matched to a machine that is gone'
+        FROM billing_billline l
+        LEFT JOIN leases_instance i ON i.id = l.instance_id
+        LEFT JOIN leases_allocation a ON a.id = l.allocation_id
+        WHERE (l.instance_id IS NOT NULL AND i.id IS NULL) OR (l.allocation_id IS NOT NULL AND a.id IS NULL)
         UNION ALL
         SELECT f.uid || ': ' || f.state || ', but its lines are gone'
         FROM billing_finding f JOIN billing_vendorbill b

@@ -8,7 +8,7 @@ from billing.vendor.statements import HELD, hours
 # Unbroken runs of one class on one resource become one difference each.
 NAME_LINES = """
 WITH wrong AS (
-    SELECT id, ordinal, period,
+    SELECT id, ordinal, starts, ends,
         CASE WHEN line_class LIKE 'commitment%' THEN 'commitment_unknown' ELSE line_class END AS line_class,
         concat_ws(' ', CASE WHEN resource <> '' THEN resource WHEN kind = 'pool' THEN concat_ws(' ', rule, sku, region, reservation)
              ELSE line_key END, currency) AS about
@@ -18,20 +18,20 @@ WITH wrong AS (
        OR (line_class IN ('commitment', 'commitment_unused') AND commitment IS NULL)
 ),
 seen AS (
-    SELECT wrong.*, max(upper(period)) OVER (
-        PARTITION BY line_class, about ORDER BY lower(period), ordinal
+    SELECT wrong.*, max(ends) OVER (
+        PARTITION BY line_class, about ORDER BY starts, ordinal
         ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
     ) AS until
     FROM wrong
 ),
 runs AS (
-    SELECT seen.*, count(*) FILTER (WHERE until IS NULL OR until < lower(period)) OVER (
-        PARTITION BY line_class, about ORDER BY lower(period), ordinal
+    SELECT seen.*, count(*) FILTER (WHERE until IS NULL OR until < starts) OVER (
+        PARTITION BY line_class, about ORDER BY starts, ordinal
     ) AS run
     FROM seen
 ),
 started AS (
-    SELECT id, line_class, about, min(lower(period)) OVER (PARTITION BY line_class, about, run) AS start FROM runs
+    SELECT id, line_class, about, min(starts) OVER (PARTITION BY line_class, about, run) AS start FROM runs
 )
 UPDATE vendor_line v SET finding_class = s.line_class, finding_key = encode(sha256(convert_to(
     concat_ws(' ', s.line_class, s.about, extract(epoch FROM s.start)), 'UTF8')), 'hex')
@@ -41,7 +41,7 @@ FROM started s WHERE s.id = v.id
 # What each difference is about, with the facts that its digest covers.
 OF_LINES = """
 SELECT v.finding_class, v.finding_key, count(*) AS lines, min(l.resource_id) AS resource,
-    min(l.service) AS service, min(l.currency) AS currency, min(lower(v.period)) AS start, max(upper(v.period)) AS "end",
+    min(l.service) AS service, min(l.currency) AS currency, min(v.starts) AS start, max(v.ends) AS "end",
     (array_agg(v.id ORDER BY v.ordinal))[1] AS line,
     sum(v.q) AS q, sum(v.e) AS e, CASE WHEN count(DISTINCT v.p) = 1 THEN min(v.p) END AS p,
     sum(v.cost) / nullif(sum(v.q), 0) AS billed_price,

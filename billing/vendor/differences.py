@@ -323,7 +323,7 @@ def _hash(*parts: str) -> str:
 
 
 def _number(value: Decimal | None) -> str:
-    return f"{(value or Decimal(0)).quantize(Decimal('0.001')):f}"
+    return f"{(value or Decimal(0)).quantize(Decimal('0.001'), context=EXACT):f}"
 
 
 def _rows(cursor: Any) -> Iterator[dict[str, Any]]:

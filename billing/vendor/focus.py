@@ -12,20 +12,20 @@ end: the caller stores nothing before that.
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import lru_cache
+from operator import itemgetter
 from typing import BinaryIO
 
 from django.utils.translation import gettext as _
 
 from billing.vendor import units
+from billing.vendor.csv_file import LIMITS, BadBillFile, CsvFile, Limits, LineError, refuse
 from billing.vendor.tags import tags_as_json
-from portal.common.errors import InvalidInput
 
 # Mandatory in 1.0, 1.1 and 1.2 alike (the column must be there; some may be null).
 MANDATORY = (
@@ -42,70 +42,31 @@ VERSIONS = (
     ("FOCUS 1.2", ("invoiceid", "pricingcurrency", "billingaccounttype", "subaccounttype")),
     ("FOCUS 1.1", ("capacityreservationid", "commitmentdiscountquantity", "skumeter", "servicesubcategory")),
 )
+# The columns that are read, in the order in which FocusReader._parse takes them; where a length is
+# given, a longer value is refused.
+READ: dict[str, int] = {
+    "BilledCost": 0, "BillingCurrency": 0, "ChargeCategory": 0, "ChargeClass": 0, "BillingPeriodStart": 0,
+    "ChargePeriodStart": 0, "ChargePeriodEnd": 0, "PricingQuantity": 0, "PricingUnit": 60,
+    "ConsumedQuantity": 0, "ConsumedUnit": 60, "BillingAccountId": 0, "SubAccountId": 0, "ResourceId": 300,
+    "SkuId": 200, "SkuPriceId": 0, "SkuMeter": 200, "ServiceName": 200, "ServiceCategory": 60,
+    "RegionId": 60, "ChargeDescription": 0, "InvoiceId": 120, "PricingCategory": 0,
+    "CapacityReservationId": 200, "CapacityReservationStatus": 0, "CommitmentDiscountId": 200,
+    "CommitmentDiscountStatus": 0, "Tags": 0, "EffectiveCost": 0, "ListCost": 0, "ContractedCost": 0,
+    "ListUnitPrice": 0, "ContractedUnitPrice": 0,
+}  # fmt: skip
 CATEGORIES = frozenset(("usage", "purchase", "tax", "credit", "adjustment"))
-# Optional columns that are read where they are.
-OPTIONAL = (
-    "ResourceId", "SkuId", "SkuPriceId", "SkuMeter", "RegionId", "InvoiceId", "SubAccountId", "Tags",
-    "PricingCategory", "CapacityReservationId", "CapacityReservationStatus", "CommitmentDiscountId",
-    "CommitmentDiscountStatus", "ConsumedQuantity", "ConsumedUnit", "ListUnitPrice", "ContractedUnitPrice",
-)  # fmt: skip
-NAMES = {name.casefold(): name for name in (*MANDATORY, *OPTIONAL)}  # files differ in case
-AMOUNTS = ("effectivecost", "listcost", "contractedcost", "listunitprice", "contractedunitprice")
+NULLS = frozenset(("", "NULL", "null", "Null"))  # real exports write the word
 
 # Bounded, so that sums stay exact in billing.vendor.units.EXACT; real files have up to 28 decimals.
 _NUMBER = re.compile(r"[+-]?(?:[0-9]{1,30}(?:\.[0-9]{0,60})?|\.[0-9]{1,60})(?:[eE][+-]?[0-9]{1,2})?")
 _CURRENCY = re.compile(r"[A-Z]{3}")
 
 
-@dataclass(frozen=True)
-class Limits:
-    """How much of a file is read before it is refused."""
-
-    bytes: int = 8 * 2**30
-    rows: int = 10_000_000
-    columns: int = 500
-    line_bytes: int = 2**20
-    field_chars: int = 32_768
-    errors: int = 20  # reported; reading stops there
-
-
-LIMITS = Limits()
-
-
-@dataclass(frozen=True)
-class LineError:
-    """What is wrong, where; the header is line 1, and line 0 is the file as a whole."""
-
-    line: int
-    column: str
-    message: str
-
-    def __str__(self) -> str:
-        where = _("Line %(line)d") % {"line": self.line} if self.line else _("File")
-        return f"{where}, {self.column}: {self.message}" if self.column else f"{where}: {self.message}"
-
-
-class BadBillFile(InvalidInput):
-    """The file cannot be used; ``errors`` says line by line why, and nothing was stored."""
-
-    code = "bad-bill-file"
-
-    def __init__(self, errors: list[LineError]) -> None:
-        super().__init__(
-            "\n".join(str(error) for error in errors),
-            field="file",
-            errors=[
-                {"line": error.line, "column": error.column, "message": error.message} for error in errors
-            ],
-        )
-        self.errors = errors
-
-
 class _BadValue(Exception):
-    def __init__(self, column: str, message: str) -> None:
+    def __init__(self, column: str, message: str, **facts: object) -> None:
         super().__init__(message)
-        self.column = NAMES.get(column, column)
-        self.message = message
+        self.column = column
+        self.message = message % facts
 
 
 @dataclass(slots=True)
@@ -139,7 +100,7 @@ class FocusLine:
     hours: Decimal | None
     cost: Decimal
     currency: str
-    tags: str = field(default="{}")  # JSON text of an object
+    tags: str  # JSON text of an object
 
 
 class FocusReader:
@@ -155,113 +116,55 @@ class FocusReader:
         self, file: BinaryIO, *, limits: Limits = LIMITS, assume: Mapping[str, str] | None = None
     ) -> None:
         self.limits = limits
-        self._file = file
-        self._assumed = {name.casefold(): value for name, value in (assume or {}).items()}
-        self._line = 0
-        self._bytes = 0
-        self.header = self._read_header()
-        self._at = {name.strip().casefold(): place for place, name in reversed(list(enumerate(self.header)))}
+        self._csv = CsvFile(file, limits)
+        assumed = {name.casefold(): value for name, value in (assume or {}).items()}
+        self.header = next((row for _start, row in self._csv.rows()), [])
+        self._check_header(assumed)
+        places = {name.strip().casefold(): place for place, name in reversed(list(enumerate(self.header)))}
         self.version = next(
-            (version for version, marks in VERSIONS if any(mark in self._at for mark in marks)), "FOCUS 1.0"
+            (version for version, marks in VERSIONS if any(mark in places for mark in marks)), "FOCUS 1.0"
         )
-        self._check_header()
+        self._shortest = min(*filter(None, READ.values()), limits.field_chars)
+        # What the file lacks is read from behind its own columns.
+        names = [name.casefold() for name in READ]
+        self._lacking = [assumed.get(name, "") for name in names if name not in places]
+        behind = iter(range(len(self.header), len(self.header) + len(names)))
+        self._pick = itemgetter(*(places[name] if name in places else next(behind) for name in names))
 
-    # --- the file as lines -----------------------------------------------------------------------
-
-    def _lines(self) -> Iterator[str]:
-        """Yield the decoded lines, within the limits; ``_line`` is the number of the last one."""
-        self._file.seek(0)
-        self._line = self._bytes = 0
-        while line := self._file.readline(self.limits.line_bytes + 1):
-            self._line += 1
-            self._bytes += len(line)
-            if len(line) > self.limits.line_bytes:
-                raise BadBillFile(
-                    [LineError(self._line, "", _("The line is longer than %(limit)d bytes; is this a CSV file?") % {"limit": self.limits.line_bytes})]
-                )  # fmt: skip
-            if self._bytes > self.limits.bytes:
-                raise BadBillFile(
-                    [LineError(0, "", _("The file is larger than %(limit)d bytes.") % {"limit": self.limits.bytes})]
-                )  # fmt: skip
-            if self._line == 1:
-                if line.startswith((b"\xff\xfe", b"\xfe\xff")):
-                    raise BadBillFile([LineError(1, "", _("The file is UTF-16; save it as UTF-8."))])
-                if line.startswith((b"\x1f\x8b", b"PK\x03\x04", b"PAR1")):
-                    raise BadBillFile(
-                        [LineError(1, "", _("The file is compressed or Parquet; give the CSV itself."))]
-                    )
-                line = line.removeprefix(b"\xef\xbb\xbf")
-            if b"\0" in line:
-                raise BadBillFile([LineError(self._line, "", _("The line holds a NUL byte."))])
-            try:
-                yield line.decode("utf-8")
-            except UnicodeDecodeError:
-                raise BadBillFile([LineError(self._line, "", _("The line is not UTF-8 text."))]) from None
-
-    def _rows(self) -> Iterator[tuple[int, list[str]]]:
-        """Yield each record with the number of the line that it starts on."""
-        rows = csv.reader(self._lines(), strict=True)
-        while True:
-            start = self._line + 1
-            try:
-                row = next(rows)
-            except StopIteration:
-                return
-            except csv.Error as error:
-                raise BadBillFile(
-                    [LineError(start, "", _("The line is not CSV (%(why)s).") % {"why": error})]
-                ) from None
-            yield start, row
-
-    def _read_header(self) -> list[str]:
-        for _start, row in self._rows():
-            return row
-        raise BadBillFile([LineError(0, "", _("The file is empty."))])
-
-    def _check_header(self) -> None:
-        errors: list[LineError] = []
+    def _check_header(self, assumed: Mapping[str, str]) -> None:
+        if not self.header:
+            raise refuse(0, _("The file is empty."))
         if len(self.header) > self.limits.columns:
-            raise BadBillFile(
-                [
-                    LineError(
-                        1, "", _("There are more than %(limit)d columns.") % {"limit": self.limits.columns}
-                    )
-                ]
-            )
+            raise refuse(1, _("There are more than %(limit)d columns.") % {"limit": self.limits.columns})
+        known = {name.casefold() for name in (*READ, *MANDATORY)}
+        errors: list[LineError] = []
         seen: set[str] = set()
         for name in self.header:
             folded = name.strip().casefold()
-            if folded in seen and folded in NAMES:
+            if folded in seen and folded in known:
                 errors.append(LineError(1, name, _("The column appears twice.")))
             seen.add(folded)
         for name in MANDATORY:
             folded = name.casefold()
-            if not {folded, LATER_NAMES.get(folded, folded)} & (seen | self._assumed.keys()):
-                errors.append(
-                    LineError(1, name, _("The column is missing; FOCUS 1.0 to 1.2 make it mandatory."))
-                )
+            if not {folded, LATER_NAMES.get(folded, folded)} & (seen | assumed.keys()):
+                text = _("The column is missing; FOCUS 1.0 to 1.2 make it mandatory.")
+                errors.append(LineError(1, name, text))
         if errors:
             raise BadBillFile(errors[: self.limits.errors])
 
-    # --- rows ------------------------------------------------------------------------------------
-
     def __iter__(self) -> Iterator[FocusLine]:
         errors: list[LineError] = []
-        width = len(self.header)
         count = 0
-        rows = self._rows()
         try:
+            rows = self._csv.rows()
             next(rows)
             for start, row in rows:
-                if not row:
-                    continue  # a blank line says nothing
                 count += 1
                 if count > self.limits.rows:
-                    errors.append(LineError(start, "", _("There are more than %(limit)d rows.") % {"limit": self.limits.rows}))  # fmt: skip
+                    text = _("There are more than %(limit)d rows.") % {"limit": self.limits.rows}
+                    errors.append(LineError(start, "", text))
                     break
                 try:
-                    if len(row) != width:
-                        raise _BadValue("", _("There are %(found)d values under %(wanted)d columns.") % {"found": len(row), "wanted": width})  # fmt: skip
                     yield self._parse(start, row)
                 except _BadValue as bad:
                     errors.append(LineError(start, bad.column, bad.message))
@@ -276,22 +179,7 @@ class FocusReader:
 
     def records(self) -> Iterator[tuple[int, str]]:
         """Yield each record that iterating yields a line for, letter for letter, without its line end."""
-        text: list[str] = []
-
-        def remembered() -> Iterator[str]:
-            for line in self._lines():
-                text.append(line)
-                yield line
-
-        rows = csv.reader(remembered(), strict=True)
-        next(rows)
-        text.clear()
-        start = self._line + 1
-        for row in rows:
-            if row:
-                yield start, "".join(text).rstrip("\r\n")
-            text.clear()
-            start = self._line + 1
+        return self._csv.records()
 
     def first_month(self) -> datetime:
         """Return the first moment of the month of the first row's billing period (UTC)."""
@@ -299,123 +187,136 @@ class FocusReader:
             return line.billing_month
         raise AssertionError("unreachable")  # an empty file raises in the loop
 
-    def _text(self, row: list[str], name: str) -> str:
-        """Return a value, with ``NULL`` (which real exports write) and blanks as empty text."""
-        place = self._at.get(name)
-        value = self._assumed.get(name, "") if place is None else row[place].strip()
-        if len(value) > self.limits.field_chars:
-            raise _BadValue(name, _("The value is longer than %(limit)d characters.") % {"limit": self.limits.field_chars})  # fmt: skip
-        return "" if value.lower() == "null" else value
-
-    def _short(self, row: list[str], name: str, limit: int) -> str:
-        value = self._text(row, name)
-        if len(value) > limit:
-            raise _BadValue(name, _("The value is longer than %(limit)d characters.") % {"limit": limit})
-        return value
-
-    def _number(self, row: list[str], name: str) -> Decimal | None:
-        value = self._text(row, name)
-        if not value:
-            return None
-        if _NUMBER.fullmatch(value) is None:
-            raise _BadValue(name, _bad_number(value))
-        return Decimal(value)
-
-    def _time(self, row: list[str], name: str) -> datetime:
-        value = self._text(row, name)
-        if not value:
-            raise _BadValue(name, _("The value is missing."))
-        found = _parse_time(value)
-        if found is None:
-            raise _BadValue(
-                name,
-                _("“%(value)s” is no time; write 2026-11-01T00:00:00Z.") % {"value": value[:60]},
-            )
-        return found
-
     def _parse(self, ordinal: int, row: list[str]) -> FocusLine:
-        text, short = self._text, self._short
-        cost = self._number(row, "billedcost")
+        if len(row) != len(self.header):
+            text = _("There are %(found)d values under %(wanted)d columns.")
+            raise _BadValue("", text, found=len(row), wanted=len(self.header))
+        values = [
+            "" if value in NULLS else value for value in map(str.strip, self._pick(row + self._lacking))
+        ]
+        (
+            cost_text, currency, category, charge_class, month_text, start_text, end_text,
+            quantity_text, unit, consumed_text, consumed_unit, billing_account, sub_account, resource_id,
+            sku_id, sku_price_id, sku_meter, service, service_category, region, description, invoice_id,
+            pricing_category, reservation_id, reservation_status, commitment_ref, commitment_status, tags,
+            *amounts,
+        ) = values  # fmt: skip
+        if max(map(len, values)) > self._shortest:
+            self._check_lengths(values)
+        cost = _number("BilledCost", cost_text)
         if cost is None:
-            raise _BadValue("billedcost", _("The value is missing."))
-        for name in AMOUNTS:
-            self._number(row, name)
-        currency = text(row, "billingcurrency").upper()
-        if _CURRENCY.fullmatch(currency) is None:
-            raise _BadValue("billingcurrency", _("“%(value)s” is no ISO 4217 currency code such as USD.") % {"value": currency[:60]})  # fmt: skip
-        category = text(row, "chargecategory").casefold()
-        if category not in CATEGORIES:
-            raise _BadValue("chargecategory", _("“%(value)s” is none of Usage, Purchase, Tax, Credit, Adjustment.") % {"value": category[:60]})  # fmt: skip
-        charge_class = text(row, "chargeclass").casefold()
-        if charge_class not in ("", "correction"):
-            raise _BadValue("chargeclass", _("“%(value)s” is neither empty nor Correction.") % {"value": charge_class[:60]})  # fmt: skip
-        start, end = self._time(row, "chargeperiodstart"), self._time(row, "chargeperiodend")
+            raise _BadValue("BilledCost", _("The value is missing."))
+        for name, amount in zip(_AMOUNTS, amounts, strict=True):
+            _number(name, amount)
+        category, correction = _category(category), _correction(charge_class)
+        start, end = _time("ChargePeriodStart", start_text), _time("ChargePeriodEnd", end_text)
         if end < start or (end == start and category == "usage"):
-            raise _BadValue("chargeperiodend", _("The charge period ends before it starts."))
-        quantity, unit = self._number(row, "pricingquantity"), short(row, "pricingunit", 60)
+            raise _BadValue("ChargePeriodEnd", _("The charge period ends before it starts."))
+        quantity = _number("PricingQuantity", quantity_text)
+        consumed = _number("ConsumedQuantity", consumed_text)
         measure, by, over = units.measure(unit)
-        if quantity is None or not measure:
+        if (quantity is None or not measure) and consumed is not None and units.measure(consumed_unit)[0]:
             # Some exports leave the priced quantity out of charges that they measured (CoreWeave).
-            consumed, consumed_unit = self._number(row, "consumedquantity"), short(row, "consumedunit", 60)
-            if consumed is not None and units.measure(consumed_unit)[0]:
-                quantity, unit = consumed, consumed_unit
-                measure, by, over = units.measure(unit)
-        timed = quantity is not None and measure == units.TIME
+            quantity, unit = consumed, consumed_unit
+            measure, by, over = units.measure(unit)
         return FocusLine(
             ordinal=ordinal,
-            billing_account_id=text(row, "billingaccountid"),
-            sub_account_id=text(row, "subaccountid"),
-            resource_id=short(row, "resourceid", 300),
-            sku_id=short(row, "skuid", 200),
-            sku_price_id=text(row, "skupriceid"),
-            sku_meter=short(row, "skumeter", 200),
-            service=short(row, "servicename", 200),
-            service_category=short(row, "servicecategory", 60).casefold(),
-            region_code=short(row, "regionid", 60),
+            billing_account_id=billing_account,
+            sub_account_id=sub_account,
+            resource_id=resource_id,
+            sku_id=sku_id,
+            sku_price_id=sku_price_id,
+            sku_meter=sku_meter,
+            service=service,
+            service_category=service_category.lower(),
+            region_code=region,
             category=category,
-            correction=bool(charge_class),
-            description=text(row, "chargedescription"),
-            invoice_id=short(row, "invoiceid", 120),
-            pricing_category=text(row, "pricingcategory").casefold(),
-            reservation_id=short(row, "capacityreservationid", 200),
-            commitment_ref=short(row, "commitmentdiscountid", 200),
-            commitment_status=(
-                text(row, "capacityreservationstatus") or text(row, "commitmentdiscountstatus")
-            ).casefold()[:10],
-            billing_month=self._time(row, "billingperiodstart").replace(
-                day=1, hour=0, minute=0, second=0, microsecond=0
-            ),
+            correction=correction,
+            description=description,
+            invoice_id=invoice_id,
+            pricing_category=pricing_category.lower(),
+            reservation_id=reservation_id,
+            commitment_ref=commitment_ref,
+            commitment_status=(reservation_status or commitment_status).lower()[:10],
+            billing_month=_month(month_text),
             start=start,
             end=end,
             quantity=quantity,
             unit=unit,
             measure=measure,
-            hours=units.in_hours(quantity, by, over) if timed and quantity is not None else None,
+            hours=units.in_hours(quantity, by, over)
+            if quantity is not None and measure == units.TIME
+            else None,
             cost=cost,
-            currency=currency,
-            tags=tags_as_json(text(row, "tags")),
+            currency=_currency(currency),
+            tags=tags_as_json(tags) if tags else "{}",
         )
 
+    def _check_lengths(self, values: list[str]) -> None:
+        for (name, limit), value in zip(READ.items(), values, strict=True):
+            limit = limit or self.limits.field_chars
+            if len(value) > limit:
+                raise _BadValue(name, _("The value is longer than %(limit)d characters."), limit=limit)
 
-def _bad_number(value: str) -> str:
+
+_AMOUNTS = tuple(READ)[-5:]
+
+# A bill repeats most of its values on thousands of lines.
+
+
+@lru_cache(maxsize=100_000)
+def _number(column: str, value: str) -> Decimal | None:
+    if not value:
+        return None
+    if _NUMBER.fullmatch(value):
+        return Decimal(value)
     if "," in value:
-        return _("“%(value)s” has a comma; write 1234.56 with a point and no separators.") % {
-            "value": value[:60]
-        }
-    if value.strip("+-").replace(".", "", 1).isdecimal():
-        return _("The number has more than 30 digits before or 60 after the point.")
-    return _("“%(value)s” is no number such as 1234.56.") % {"value": value[:60]}
+        text = _("“%(value)s” has a comma; write 1234.56 with a point and no separators.")
+    elif value.strip("+-").replace(".", "", 1).isdecimal():
+        text = _("The number has more than 30 digits before or 60 after the point.")
+    else:
+        text = _("“%(value)s” is no number such as 1234.56.")
+    raise _BadValue(column, text, value=value[:60])
 
 
 @lru_cache(maxsize=10_000)
-def _parse_time(value: str) -> datetime | None:
-    """Return the time in UTC; one without a zone is UTC, as FOCUS demands. ``None`` if it is none."""
-    value = value.removesuffix(" UTC")
+def _time(column: str, value: str) -> datetime:
+    """Return the time in UTC; one without a zone is UTC, as FOCUS demands."""
+    if not value:
+        raise _BadValue(column, _("The value is missing."))
     try:
-        found = datetime.fromisoformat(value)
-    except ValueError:
-        return None
-    try:
+        found = datetime.fromisoformat(value.removesuffix(" UTC"))
         return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
-    except OverflowError:
-        return None
+    except (ValueError, OverflowError):
+        text = _("“%(value)s” is no time; write 2026-11-01T00:00:00Z.")
+        raise _BadValue(column, text, value=value[:60]) from None
+
+
+@lru_cache(maxsize=100)
+def _month(value: str) -> datetime:
+    start = _time("BillingPeriodStart", value)
+    return start.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+
+
+@lru_cache(maxsize=100)
+def _currency(value: str) -> str:
+    if _CURRENCY.fullmatch(value.upper()) is None:
+        text = _("“%(value)s” is no ISO 4217 currency code such as USD.")
+        raise _BadValue("BillingCurrency", text, value=value[:60])
+    return value.upper()
+
+
+@lru_cache(maxsize=100)
+def _category(value: str) -> str:
+    if value.casefold() not in CATEGORIES:
+        text = _("“%(value)s” is none of Usage, Purchase, Tax, Credit, Adjustment.")
+        raise _BadValue("ChargeCategory", text, value=value[:60])
+    return value.casefold()
+
+
+@lru_cache(maxsize=100)
+def _correction(value: str) -> bool:
+    if value.casefold() not in ("", "correction"):
+        text = _("“%(value)s” is neither empty nor Correction.")
+        raise _BadValue("ChargeClass", text, value=value[:60])
+    return bool(value)

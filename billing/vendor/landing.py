@@ -21,7 +21,8 @@ from django.db import connection
 from django.utils.translation import gettext as _
 
 from billing.models import VendorBill
-from billing.vendor.focus import LIMITS, BadBillFile, FocusLine, FocusReader, Limits, LineError
+from billing.vendor.csv_file import LIMITS, Limits, refuse
+from billing.vendor.focus import FocusLine, FocusReader
 from billing.vendor.locks import lock_month
 from billing.vendor.rows import LINE_COLUMNS, ROW_COLUMNS, copy_line, copy_record
 from billing.vendor.units import EXACT
@@ -55,7 +56,7 @@ def land(
     per ``InvoiceId``. Both are compared by :func:`billing.vendor.matching.classify`.
 
     The same file again returns the bill of the first time, with ``already_landed`` set.
-    Raises :class:`NotFound` for an unknown account, :class:`BadBillFile` (line by line)
+    Raises :class:`NotFound` for an unknown account, :class:`~billing.vendor.csv_file.BadBillFile` (line by line)
     for a file that cannot be used; nothing is stored then.
     """
     account = ProviderAccount.objects.filter(pk=account_id).select_related("provider").first()
@@ -174,20 +175,13 @@ def _of_account(reader: FocusReader, account: ProviderAccount) -> Iterator[Focus
 
     for line in reader:
         if ours and not is_ours(line.billing_account_id, line.sub_account_id):
-            raise BadBillFile(
-                [
-                    LineError(
-                        line.ordinal,
-                        "BillingAccountId",
-                        _("The line is of account %(found)s, but %(account)s has the id %(wanted)s.")
-                        % {
-                            "found": line.billing_account_id[:80],
-                            "account": account.name,
-                            "wanted": account.account_id,
-                        },
-                    )
-                ]
-            )
+            text = _("The line is of account %(found)s, but %(account)s has the id %(wanted)s.")
+            facts = {
+                "found": line.billing_account_id[:80],
+                "account": account.name,
+                "wanted": account.account_id,
+            }
+            raise refuse(line.ordinal, text % facts, "BillingAccountId")
         yield line
 
 
@@ -198,9 +192,7 @@ def _sha256(file: BinaryIO, limits: Limits) -> str:
     while chunk := file.read(CHUNK):
         size += len(chunk)
         if size > limits.bytes:
-            raise BadBillFile(
-                [LineError(0, "", _("The file is larger than %(limit)d bytes.") % {"limit": limits.bytes})]
-            )
+            raise refuse(0, _("The file is larger than %(limit)d bytes.") % {"limit": limits.bytes})
         digest.update(chunk)
     file.seek(0)
     return digest.hexdigest()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from decimal import Decimal
+from decimal import ROUND_HALF_EVEN, Decimal
 
 from django.db import connection
 from django.utils.translation import gettext as _
@@ -19,7 +19,8 @@ from billing.models import Entry, Finding, VendorBill
 from billing.vendor import tolerances
 from billing.vendor.accrual import clearing
 from billing.vendor.units import EXACT
-from portal.common.money import ledger, round_minor
+from portal.common.errors import Conflict
+from portal.common.money import LEDGER_QUANTUM, minor_unit
 from portal.common.transactions import require_transaction
 
 # Where each line's cost goes; a line's expected cost is its cost less its variances.
@@ -52,6 +53,15 @@ WHERE l.bill_id = %(bill)s AND l.currency <> %(currency)s GROUP BY l.currency OR
 ABOUT_COMMITMENTS = Finding.Class.COMMITMENT_VARIANCE
 # Findings that move no money of this bill: it is not on it.
 NOT_ON_THE_BILL = (Finding.Class.LEASED_NOT_BILLED, Finding.Class.INVOICE_TOTAL_MISMATCH)
+
+
+LARGEST = Decimal(10) ** 12  # what numeric(20, 8) holds
+
+
+class TooLarge(Conflict):
+    """An amount that no real bill has."""
+
+    code = "amount-too-large"
 
 
 @dataclass
@@ -108,12 +118,22 @@ def post_approval(bill: VendorBill, *, now: datetime) -> Entry | None:
         Kind.UPSTREAM_ACCRUED: accrued,
         Kind.UPSTREAM_COST: cost,
         Kind.DISPUTED: disputed,
-        Kind.ROUNDING: owed - accrued - cost - disputed,
+        Kind.ROUNDING: EXACT.subtract(owed, EXACT.add(EXACT.add(accrued, cost), disputed)),
         Kind.PAYABLE: -owed,
     }
     entry = _post(bill, f"vendor_bill:{bill.uid}:approval", amounts, bill.currency, now)
     _post_other_currencies(bill, now)
     return entry
+
+
+def ledger(amount: Decimal) -> Decimal:
+    """Round half-even to the ledger's eight decimals, however large the amount."""
+    return amount.quantize(LEDGER_QUANTUM, ROUND_HALF_EVEN, EXACT)
+
+
+def round_minor(amount: Decimal, currency: str) -> Decimal:
+    """Round half-even to the currency's minor unit, however large the amount."""
+    return amount.quantize(minor_unit(currency), ROUND_HALF_EVEN, EXACT)
 
 
 def _payable(bill: VendorBill, found: Split) -> tuple[Decimal, Decimal]:
@@ -137,6 +157,8 @@ def _payable(bill: VendorBill, found: Split) -> tuple[Decimal, Decimal]:
 def _post(
     bill: VendorBill, key: str, amounts: dict[Kind, Decimal], currency: str, now: datetime
 ) -> Entry | None:
+    if any(abs(amount) >= LARGEST for amount in amounts.values()):
+        raise TooLarge(_("The bill's amounts are too large for the ledger; look at its largest lines."))
     lines = [
         Line(kind=kind, amount=amount, provider_account=bill.account)
         for kind, amount in amounts.items()
@@ -165,7 +187,7 @@ def _post_other_currencies(bill: VendorBill, now: datetime) -> None:
         amounts = {
             Kind.UPSTREAM_COST: cost,
             Kind.DISPUTED: disputed,
-            Kind.ROUNDING: owed - cost - disputed,
+            Kind.ROUNDING: EXACT.subtract(owed, EXACT.add(cost, disputed)),
             Kind.PAYABLE: -owed,
         }
         _post(bill, f"vendor_bill:{bill.uid}:approval:{currency}", amounts, currency, now)

@@ -30,6 +30,11 @@ def hours(period: str) -> str:
     return f"round(coalesce(extract(epoch FROM upper({period}) - lower({period})), 0) / 3600, 12)"
 
 
+def span(start: str, end: str) -> str:
+    """Return the SQL of the hours from one moment to another, none where the end is not later."""
+    return f"greatest(round(coalesce(extract(epoch FROM {end} - {start}), 0) / 3600, 12), 0)"
+
+
 def _suffix(name: str) -> str:
     return f"regexp_replace(lower({name}), '^.*[/:]', '')"
 
@@ -67,32 +72,53 @@ WHERE o.purchase = 'on_demand' AND p.currency = %(currency)s
   AND (o.instance_type_id, o.region_id) IN (SELECT instance_type_id, region_id FROM vendor_machine)
 """
 
-# Strict: the machine's own name.
+# Strict: the machine's own name. Names are few, lines are many: each name is looked at once.
 MATCHES = f"""
 CREATE TEMP TABLE vendor_match ON COMMIT DROP AS
-WITH line AS (
-    SELECT id, ordinal, line_key, category, correction, currency, cost, quantity, hours, measure,
-           service_category, period, lower(resource_id) AS resource, {_suffix("resource_id")} AS suffix,
-           lower(sku_id) AS sku, {_suffix("sku_meter")} AS meter, lower(region_code) AS region,
-           commitment_status AS status,
-           {_suffix("coalesce(nullif(reservation_id, ''), commitment_ref)")} AS reservation,
-           nullif(tags ->> 'sublet:allocation', '') AS allocation_tag,
-           nullif(tags ->> 'sublet:lease', '') AS lease_tag
-    FROM billing_billline WHERE bill_id = %(bill)s
-),
-by_name AS (SELECT resource, max(id) AS id FROM vendor_machine GROUP BY resource),
+WITH by_name AS (SELECT resource, max(id) AS id FROM vendor_machine GROUP BY resource),
 by_suffix AS (SELECT suffix, max(id) AS id FROM vendor_machine GROUP BY suffix HAVING count(*) = 1),
-by_reservation AS (SELECT suffix, min(id) AS id FROM vendor_commitment WHERE suffix <> '' GROUP BY suffix)
-SELECT line.*, coalesce(a.id, b.id) AS machine,
-       CASE WHEN a.id IS NOT NULL THEN 'resource_id' WHEN b.id IS NOT NULL THEN 'resource_suffix' END
-           AS matched_by,
-       coalesce(c.id, d.id) AS commitment,
+by_reservation AS (SELECT suffix, min(id) AS id FROM vendor_commitment WHERE suffix <> '' GROUP BY suffix),
+name AS MATERIALIZED (
+    SELECT resource_id, lower(resource_id) AS resource, {_suffix("resource_id")} AS suffix
+    FROM billing_billline WHERE bill_id = %(bill)s GROUP BY resource_id
+),
+named AS MATERIALIZED (
+    SELECT name.*, coalesce(a.id, b.id) AS machine,
+           CASE WHEN a.id IS NOT NULL THEN 'resource_id' WHEN b.id IS NOT NULL THEN 'resource_suffix' END
+               AS matched_by,
+           c.id AS commitment
+    FROM name
+    LEFT JOIN by_name a ON a.resource = name.resource
+    LEFT JOIN by_suffix b ON a.id IS NULL AND b.suffix = name.suffix AND name.suffix <> ''
+    LEFT JOIN by_reservation c ON c.suffix = name.suffix
+),
+sku AS MATERIALIZED (
+    SELECT sku_id, sku_meter, lower(sku_id) AS sku, {_suffix("sku_meter")} AS meter
+    FROM billing_billline WHERE bill_id = %(bill)s GROUP BY sku_id, sku_meter
+),
+reserved AS MATERIALIZED (
+    SELECT r.*, c.id AS commitment
+    FROM (
+        SELECT reservation_id, commitment_ref,
+               {_suffix("coalesce(nullif(reservation_id, ''), commitment_ref)")} AS reservation
+        FROM billing_billline WHERE bill_id = %(bill)s GROUP BY reservation_id, commitment_ref
+    ) r
+    LEFT JOIN by_reservation c ON c.suffix = r.reservation
+)
+SELECT l.id, l.ordinal, l.line_key, l.category, l.correction, l.currency, l.cost, l.quantity, l.hours, l.measure,
+       l.service_category, l.period, lower(l.period) AS starts, upper(l.period) AS ends,
+       named.resource, sku.sku, sku.meter, lower(l.region_code) AS region, l.commitment_status AS status,
+       reserved.reservation,
+       nullif(l.tags ->> 'sublet:allocation', '') AS allocation_tag,
+       nullif(l.tags ->> 'sublet:lease', '') AS lease_tag,
+       named.machine, named.matched_by,
+       coalesce(reserved.commitment, CASE WHEN l.category = 'purchase' THEN named.commitment END) AS commitment,
        NULL::text AS repeated
-FROM line
-LEFT JOIN by_name a ON a.resource = line.resource
-LEFT JOIN by_suffix b ON a.id IS NULL AND b.suffix = line.suffix AND line.suffix <> ''
-LEFT JOIN by_reservation c ON c.suffix = line.reservation
-LEFT JOIN by_reservation d ON c.id IS NULL AND line.category = 'purchase' AND d.suffix = line.suffix
+FROM billing_billline l
+JOIN named ON named.resource_id = l.resource_id
+JOIN sku ON sku.sku_id = l.sku_id AND sku.sku_meter = l.sku_meter
+JOIN reserved ON reserved.reservation_id = l.reservation_id AND reserved.commitment_ref = l.commitment_ref
+WHERE l.bill_id = %(bill)s
 """
 
 # Looser: our tag, where the bill has no name for the machine or another one than the provider's API.
@@ -142,15 +168,15 @@ WHERE v.id = again.id AND again.place > 1
 # … or the same machine and SKU for an interval that overlaps another's (a day beside its hours).
 OVERLAPPING = """
 WITH timed AS (
-    SELECT id, ordinal, resource, sku, status, period, max(upper(period)) OVER (
-        PARTITION BY resource, sku, status ORDER BY lower(period), ordinal
+    SELECT id, ordinal, resource, sku, status, period, starts, max(ends) OVER (
+        PARTITION BY resource, sku, status ORDER BY starts, ordinal
         ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
     ) AS billed_until
     FROM vendor_match
     WHERE resource <> '' AND measure IN ('time', 'gpu') AND category = 'usage' AND NOT correction
       AND cost > 0 AND repeated IS NULL AND currency = %(currency)s
 ),
-crowded AS (SELECT DISTINCT resource, sku, status FROM timed WHERE billed_until > lower(period))
+crowded AS (SELECT DISTINCT resource, sku, status FROM timed WHERE billed_until > starts)
 UPDATE vendor_match v SET repeated = 'overlapping_interval'
 WHERE v.id IN (
     SELECT later.id FROM timed later
@@ -164,10 +190,10 @@ WHERE v.id IN (
 ON_ANOTHER_BILL = """
 UPDATE vendor_match v SET repeated = 'on_another_bill'
 FROM billing_billline o JOIN billing_vendorbill b ON b.id = o.bill_id
-WHERE lower(v.period) < %(month_start)s AND v.repeated IS NULL AND v.resource <> '' AND v.cost >= 0
+WHERE v.starts < %(month_start)s AND v.repeated IS NULL AND v.resource <> '' AND v.cost >= 0
   AND v.category IN ('usage', 'purchase') AND NOT v.correction AND v.currency = %(currency)s
   AND b.account_id = %(account)s AND b.state <> 'replaced' AND b.month < %(month_start)s::date
-  AND b.month >= (SELECT date_trunc('month', min(lower(period)) AT TIME ZONE 'UTC') FROM vendor_match)::date
+  AND b.month >= (SELECT date_trunc('month', min(starts) AT TIME ZONE 'UTC') FROM vendor_match)::date
   AND o.line_key = v.line_key
 """
 
@@ -180,7 +206,7 @@ IN_ORDER = (
     COMMITMENTS,
     PRICES,
     MATCHES,
-    "ANALYZE vendor_match",
+    "ANALYZE vendor_match (id, machine, resource, starts)",
     BY_ALLOCATION_TAG,
     BY_LEASE_TAG,
     NOT_A_SECOND_MACHINE,

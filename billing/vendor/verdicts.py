@@ -8,7 +8,7 @@ price ``cost − q·p``.
 # ruff: noqa: S608 - built from this package's own constants; every value is a parameter
 from __future__ import annotations
 
-from billing.vendor.statements import HELD, hours
+from billing.vendor.statements import HELD, hours, span
 
 _QUANTITY_OK = "abs(q - e) <= greatest(%(quantity_hours)s, %(quantity_share)s * e)"
 _PRICE_OK = "abs(cost - q * p) <= %(price_share)s * abs(q * p)"
@@ -54,8 +54,8 @@ sorted AS (
                 CASE
                     WHEN machine IS NULL AND resource = '' THEN 'pool'
                     WHEN machine IS NULL THEN 'orphan_unknown'
-                    WHEN lower(period) >= least(run_to, given_until) THEN 'orphan_tail'
-                    WHEN upper(period) <= run_from THEN 'orphan_head'
+                    WHEN starts >= least(run_to, given_until) THEN 'orphan_tail'
+                    WHEN ends <= run_from THEN 'orphan_head'
                     WHEN quantity IS NULL THEN 'unit_mismatch'
                     ELSE 'machine'
                 END
@@ -66,10 +66,10 @@ sorted AS (
     FROM known
 ),
 priced AS (
-    SELECT s.*, {hours("(s.period * s.run)")} AS ran,
+    SELECT s.*, {span("greatest(s.starts, s.run_from)", "least(s.ends, s.run_to)")} AS ran,
         CASE
             WHEN s.kind <> 'machine' THEN NULL
-            WHEN c.promised @> lower(s.period) AND c.currency = s.currency THEN
+            WHEN c.promised @> s.starts AND c.currency = s.currency THEN
                 -- paid for as a whole: its hours come free of charge
                 CASE WHEN s.cost = 0 AND (c.payment <> 'hourly' OR s.status = 'used') THEN 0 ELSE c.price END
             ELSE coalesce(whole.price, mixed.price)
@@ -99,9 +99,9 @@ shared AS (
         first_value(cost) OVER dearest AS main_cost,
         max(q) OVER together AS all_q
     FROM priced WHERE kind = 'machine'
-    WINDOW together AS (PARTITION BY machine, period),
-           dearest AS (PARTITION BY machine, period ORDER BY cost DESC, ordinal),
-           same_sku AS (PARTITION BY machine, period, sku ORDER BY ordinal)
+    WINDOW together AS (PARTITION BY machine, starts, ends),
+           dearest AS (PARTITION BY machine, starts, ends ORDER BY cost DESC, ordinal),
+           same_sku AS (PARTITION BY machine, starts, ends, sku ORDER BY ordinal)
 ),
 weighed AS (
     SELECT shared.*,
@@ -125,7 +125,7 @@ found AS (
     FROM judged
 )
 SELECT s.id, s.ordinal, s.line_key, s.machine, s.allocation_id, s.commitment, s.resource, s.sku, s.meter,
-       s.region, s.reservation, s.period, s.status, s.currency, s.cost, s.quantity, s.measure, s.kind,
+       s.region, s.reservation, s.period, s.starts, s.ends, s.status, s.currency, s.cost, s.quantity, s.measure, s.kind,
        coalesce(f.q, s.q) AS q,
        CASE
            WHEN s.kind <> 'machine' THEN s.kind
@@ -136,7 +136,7 @@ SELECT s.id, s.ordinal, s.line_key, s.machine, s.allocation_id, s.commitment, s.
            WHEN s.repeated IS NOT NULL AND s.kind = 'duplicate' THEN s.repeated
            WHEN s.kind IN ('fx', 'correction', 'credit', 'tax', 'fee') THEN s.category
            WHEN s.kind IN ('commitment', 'commitment_unused') THEN 'reservation'
-           WHEN s.kind = 'orphan_tail' AND lower(s.period) < s.run_to THEN s.matched_by || '+ran_on'
+           WHEN s.kind = 'orphan_tail' AND s.starts < s.run_to THEN s.matched_by || '+ran_on'
            WHEN f.beside THEN s.matched_by || '+beside'
            WHEN f.bundle THEN s.matched_by || '+bundle'
            WHEN f.q IS NOT NULL AND f.p IS NULL THEN s.matched_by || '+no_price'
@@ -212,22 +212,28 @@ NO_POOL = """
 UPDATE vendor_line SET line_class = 'missing_key', rule = '' WHERE line_class = 'pool'
 """
 
-# A cent more or less on a line is forgiven. Not so when it is a cent on each of 700 lines: then the
-# machine's small differences may only add up to what rounding each line explains.
+# A cent more or less on a line is forgiven. Not so when it is a cent on each of 700 lines: a machine's
+# small differences, and all its lines at one price, may only add up to what rounding each line explains.
 FORGIVEN = """
-WITH small AS (
-    SELECT id, sum(quantity_variance + price_variance) OVER together AS drift, count(*) OVER together AS lines,
-        max(min_scale(cost)) OVER together AS digits
-    FROM vendor_line
-    WHERE line_class IN ('qty_over', 'qty_under', 'price_variance')
-      AND abs(quantity_variance + price_variance) <= %(line_amount)s
-    WINDOW together AS (PARTITION BY machine, CASE WHEN machine IS NULL THEN rule || sku || region END)
+WITH wrong AS (
+    SELECT id, cost, line_class, quantity_variance + price_variance AS variance,
+        abs(quantity_variance + price_variance) <= %(line_amount)s AS small,
+        round(cost / nullif(q, 0), 6) AS billed_price,
+        coalesce(machine::text, concat_ws(' ', rule, sku, region)) AS about
+    FROM vendor_line WHERE line_class IN ('qty_over', 'qty_under', 'price_variance')
+),
+summed AS (
+    SELECT id, small, sum(variance) FILTER (WHERE small) OVER machine AS drift,
+        count(*) FILTER (WHERE small) OVER machine AS drifting,
+        sum(variance) OVER alike AS alike, count(*) OVER alike AS lines,
+        CASE WHEN max(min_scale(cost)) OVER machine <= %(minor_digits)s THEN %(line_amount)s / 2 ELSE 0 END AS rounding
+    FROM wrong
+    WINDOW machine AS (PARTITION BY about), alike AS (PARTITION BY about, line_class, billed_price)
 )
 UPDATE vendor_line v SET line_class = 'within_tolerance', forgiven = true
-FROM small WHERE small.id = v.id
-  AND abs(small.drift) <= greatest(
-      %(line_amount)s, CASE WHEN small.digits <= %(minor_digits)s THEN %(line_amount)s / 2 * small.lines ELSE 0 END
-  )
+FROM summed s WHERE s.id = v.id AND s.small
+  AND abs(s.drift) <= greatest(%(line_amount)s, s.rounding * s.drifting)
+  AND abs(s.alike) <= greatest(%(line_amount)s, s.rounding * s.lines)
 """
 
 IN_ORDER = (LINES, POOLS, NO_POOL, FORGIVEN)

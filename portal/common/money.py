@@ -6,11 +6,12 @@ half-even to the minor unit once, at the invoice line.
 
 from __future__ import annotations
 
-from decimal import ROUND_HALF_EVEN, Decimal
+from decimal import ROUND_HALF_EVEN, Context, Decimal
 
 from django.utils import formats
 
 LEDGER_QUANTUM = Decimal("0.00000001")
+_ANY_SIZE = Context(prec=100)  # what a provider's bill claims is shown, however absurd
 
 # ISO 4217 minor units; every currency not listed here has two.
 MINOR_UNITS = {"BHD": 3, "CLP": 0, "ISK": 0, "JPY": 0, "KRW": 0, "KWD": 3, "OMR": 3, "TND": 3, "VND": 0}
@@ -39,7 +40,7 @@ def format_money(amount: Decimal, currency: str, *, places: int | None = None) -
     ``$2.1900``. Currencies without a known symbol are written ``1,234.50 CHF``.
     """
     places = MINOR_UNITS.get(currency, 2) if places is None else places
-    rounded = Decimal(amount).quantize(Decimal(1).scaleb(-places), rounding=ROUND_HALF_EVEN)
+    rounded = Decimal(amount).quantize(Decimal(1).scaleb(-places), ROUND_HALF_EVEN, _ANY_SIZE)
     number = formats.number_format(abs(rounded), decimal_pos=places, use_l10n=True, force_grouping=True)
     sign = "-" if rounded < 0 else ""
     symbol = SYMBOLS.get(currency)

@@ -11,7 +11,7 @@ from django.db import IntegrityError, transaction
 
 from billing import ledger
 from billing.models import Entry, Finding, LedgerAccount, UpstreamAccrual, VendorBill
-from billing.vendor import accrual, approval, audit, findings, matching
+from billing.vendor import accrual, approval, audit, findings, matching, postings
 from inventory.models import CommitmentDelivery, ProviderAccount
 from portal.accounts.models import Event
 from portal.common.errors import NotFound
@@ -305,3 +305,14 @@ def test_postgresql_refuses_an_open_finding_and_an_approved_bill_together() -> N
     with pytest.raises(IntegrityError, match="V4"), transaction.atomic():
         Finding.objects.update(state="open", settled_at=None)
     assert_audit_is_clean()
+
+
+def test_an_absurd_bill_is_refused_by_the_ledger_and_changes_nothing() -> None:
+    account = make_account()
+    bill = reconcile(
+        account, [row(ResourceId="vol", ServiceCategory="Storage", PricingUnit="GB", BilledCost="9" * 30)]
+    )
+    with pytest.raises(postings.TooLarge):
+        approve(bill)
+    bill.refresh_from_db()
+    assert (bill.state, Entry.objects.count()) == ("classified", 0)

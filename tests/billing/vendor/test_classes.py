@@ -592,3 +592,12 @@ def test_a_type_of_another_region_is_another_pool() -> None:
     assert judge(fleet.account, hour(at(2), SkuId=kind, RegionId="eu-west-1")) == [
         ("orphan_unknown", "sku_region_hour")
     ]
+
+
+def test_a_short_hour_at_a_wrong_price_is_as_wrong_as_the_others() -> None:
+    machine = one_machine(price="0.50", end=at(2, 3, 1, 1))
+    rows = hours(at(2), at(2, 3), ResourceId="i-0abc", BilledCost="0.525")
+    rows.append(hour(at(2, 3), ResourceId="i-0abc", PricingQuantity="0.016944", BilledCost="0.0088956"))
+    assert {name for name, _rule in judge(machine.account, *rows)} == {"price_variance"}
+    (finding,) = findings(machine.account)
+    assert finding.line_count == 4

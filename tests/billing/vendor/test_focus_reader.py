@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from billing.vendor.focus import LIMITS, MANDATORY, BadBillFile, FocusLine, FocusReader, Limits
+from billing.vendor.csv_file import LIMITS, BadBillFile, Limits
+from billing.vendor.focus import MANDATORY, FocusLine, FocusReader
 from tests.billing.vendor.fleet import COLUMNS, csv_file, row
 
 SHARED = Path(__file__).resolve().parents[3].parent / "shared" / "data" / "billing"

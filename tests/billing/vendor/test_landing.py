@@ -15,7 +15,7 @@ from hypothesis.extra.django import TransactionTestCase
 
 from billing.models import BillLine, BillRow, VendorBill
 from billing.vendor import landing, matching
-from billing.vendor.focus import BadBillFile
+from billing.vendor.csv_file import BadBillFile
 from portal.accounts.models import Event
 from portal.common.errors import InvalidInput, NotFound
 from tests.billing.vendor.fleet import COLUMNS, LATER, MONTH, at, csv_file, hours, land, reconcile, row
