@@ -9,6 +9,7 @@ from typing import Any
 from django import forms
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
+from django.core.validators import MinValueValidator
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
@@ -92,10 +93,15 @@ def form_page(
     return TemplateResponse(request, "admin/inventory/form_page.html", context, status=status)
 
 
+SMALLEST = Decimal("0.00000001")
+
+
 class MoneyField(forms.DecimalField):
     """An amount that staff type; the domain checks what the currency allows."""
 
     def __init__(self, **kwargs: Any) -> None:
         kwargs.setdefault("label", gettext_lazy("Amount"))
-        kwargs.setdefault("min_value", Decimal("0.00000001"))
+        # Not min_value: its message would read “greater than or equal to 1E-8”.
+        above_zero = MinValueValidator(SMALLEST, message=gettext_lazy("Write an amount above zero."))
+        kwargs.setdefault("validators", [above_zero])
         super().__init__(max_digits=20, decimal_places=8, **kwargs)

@@ -131,6 +131,8 @@ def test_staff_top_up_a_wallet_once_per_reference(client):
     assert refused.status_code == 400 and "already booked" in refused.content.decode()
     for wrong in ({"amount": "-5"}, {"amount": "NaN"}, {"amount": "0.001"}, {"amount": "x"}):
         assert client.post(url, {"reference": "wire 2", **wrong}).status_code == 400
+    refused = client.post(url, {"amount": "0", "reference": "wire 2"})
+    assert refused.status_code == 400 and "Write an amount above zero." in refused.content.decode()
     assert account_of(customer).balance == Decimal("100.50")
 
 

@@ -161,6 +161,13 @@ def test_a_lease_tells_of_its_states(owner, state, subject):
     assert django_settings.SUBLET_PUBLIC_URL in message.body
 
 
+def test_a_lease_of_one_server_does_not_speak_of_servers(owner):
+    lease = make_lease(owner, state="scheduled")
+    lease.terms.update(nodes=1)
+    lease_event(lease, "lease.scheduled")
+    assert "What: 8 × H100 SXM 80 GB on one server\n" in told()["owner@example.com"].body
+
+
 def test_a_payment_is_asked_for_while_it_is_awaited(owner):
     billing = make_membership(organization=owner.organization, role="billing").user
     lease = make_lease(owner, state="awaiting", deadline=NOW + timedelta(hours=24))
