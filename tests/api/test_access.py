@@ -87,3 +87,9 @@ def test_too_many_requests_say_when_to_come_back(customer: Customer, monkeypatch
 
 def test_an_unknown_address_is_a_problem_document(customer: Customer) -> None:
     problem(customer.call().get("unicorns"), 404, "not-found")
+
+
+def test_json_that_is_nested_too_deeply_is_refused(customer: Customer) -> None:
+    answer = customer.call().post("quotes", "[" * 100_000, content_type="application/json")
+    assert answer.status_code == 400
+    assert answer.json()["code"] == "parse-error"
