@@ -20,11 +20,17 @@ from leases.requests import CapacityRequest
 from portal.accounts import events
 from portal.accounts.models import Organization, Project, SSHKey, User
 from portal.accounts.organizations import check_may_book
-from portal.common.errors import Forbidden, InvalidInput
+from portal.common.errors import Conflict, Forbidden, InvalidInput
 from portal.common.money import ledger
 from portal.common.transactions import durable
 
 LONGEST_VALIDITY = timedelta(days=30)
+
+
+class TooManyQuotes(Conflict):
+    """The organization holds capacity with as many open quotes as it may."""
+
+    code = "too-many-quotes"
 
 
 def quote(
@@ -51,7 +57,8 @@ def quote(
 
     Valid for ``SUBLET_HOLD_MINUTES``; staff (``prepared_by``) may choose ``valid_for``
     and, with a reason, another rate per GPU-hour. The same ``request_key`` and request
-    answer with the same quote. Raises :class:`InvalidInput`, ``NotApproved``,
+    answer with the same quote. Locks the wallet first, so that a customer's open quotes
+    can be counted. Raises :class:`InvalidInput`, ``NotApproved``, :class:`TooManyQuotes`,
     ``NotEnoughCapacity`` (with alternatives) and :class:`~billing.pricing.NoPrice`.
     """
     request = request.clean(now)
@@ -77,6 +84,9 @@ def quote(
             known = requests.recall(organization, "quote", request_key, payload)
             if known is not None:
                 return Quote.objects.get(uid=known)
+            accounts.lock_account(organization)
+            if prepared_by is None:
+                _check_open_quotes(organization, now=now)
             lease = booking.hold_nodes(
                 request=request,
                 organization=organization,
@@ -140,6 +150,17 @@ def quote(
         if known is None:
             raise
         return Quote.objects.get(uid=known)
+
+
+def _check_open_quotes(organization: Organization, *, now: datetime) -> None:
+    """Part: refuse one more hold where the customer keeps enough capacity unpaid; the wallet is locked."""
+    most = settings.SUBLET_OPEN_QUOTES
+    held = Lease.objects.filter(organization=organization, state=Lease.State.HELD, deadline__gt=now)
+    if held.exclude(quotes__prepared_by__isnull=False).count() >= most:
+        raise TooManyQuotes(
+            _("You have %(most)d open quotes. Accept or drop one, or wait until one expires.")
+            % {"most": most}
+        )
 
 
 def _check_prepared(

@@ -96,6 +96,7 @@ else:
 
 # --- the product ----------------------------------------------------------------------------------
 SUBLET_HOLD_MINUTES = whole_number("SUBLET_HOLD_MINUTES", 15, at_least=1)
+SUBLET_OPEN_QUOTES = whole_number("SUBLET_OPEN_QUOTES", 10, at_least=1)
 SUBLET_PAYMENT_DEADLINE_HOURS = whole_number("SUBLET_PAYMENT_DEADLINE_HOURS", 24, at_least=1)
 # What cancelling a scheduled lease before its start costs, of its price.
 SUBLET_CANCELLATION_FEE_PERCENT = whole_number("SUBLET_CANCELLATION_FEE_PERCENT", 0)
@@ -122,7 +123,7 @@ SUBLET_SELLER = {
     "email": env.str("SUBLET_SELLER_EMAIL", default="billing@example.com"),
 }
 # The largest request body in bytes, by path prefix; the empty prefix is every other path.
-SUBLET_BODY_LIMITS = {"": 5 * 2**20, "/admin/billing/": 256 * 2**20}
+SUBLET_BODY_LIMITS = {"": 5 * 2**20, "/admin/billing/vendorbill/": 256 * 2**20}
 
 # --- applications ---------------------------------------------------------------------------------
 INSTALLED_APPS = [

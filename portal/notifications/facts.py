@@ -48,6 +48,16 @@ def of_event(event: Event) -> dict[str, Any] | None:
     } | _token(event)
 
 
+def of_notice(event: Event) -> dict[str, Any] | None:
+    """What staff must know: the event as it is, and where to look at it."""
+    return {
+        "event": event,
+        "message": event.message,
+        "details": [f"{name}: {value}" for name, value in event.after.items()],
+        "url": page("admin:accounts_event_change", str(event.pk)),
+    }
+
+
 def of_invitation(event: Event) -> dict[str, Any] | None:
     """The invitation with its link, which is in no event: it is opened here, for the mail alone."""
     invitation = (

@@ -73,3 +73,8 @@ def lease_and_money(event: Event) -> Iterable[str]:
 
 def _addresses(who: Q) -> set[str]:
     return set(reachable().filter(who).values_list("email", flat=True))
+
+
+def staff(event: Event) -> Iterable[str]:
+    """The reseller's own people."""
+    return _addresses(Q(is_staff=True))

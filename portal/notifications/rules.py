@@ -13,6 +13,7 @@ from typing import Any
 from portal.accounts.models import Event
 from portal.notifications import facts, people
 
+DAY = timedelta(days=1)
 WEEK = timedelta(days=7)
 TWO_MONTHS = timedelta(days=60)  # money is told of, however long the mail was down
 
@@ -102,4 +103,19 @@ RULES: dict[str, Rule] = {
     "invoice.voided": Rule(
         template="invoice_void", to=people.money, facts=facts.of_invoice, stale_after=TWO_MONTHS
     ),
+    # what our own people must look at: a promise or the books are in danger
+    **{
+        kind: Rule(template="staff_notice", to=people.staff, facts=facts.of_notice, once_per=DAY)
+        for kind in (
+            "audit.violated",
+            "machine.lost",
+            "account.machines_missing",
+            "launch.failed",
+            "launch.in_doubt",
+            "lease.network_failing",
+            "turnover.failing",
+            "orphan.seen",
+            "orphan.too_many",
+        )
+    },
 }

@@ -135,7 +135,7 @@ def prices(calendar: Calendar) -> list[PriceRule]:
             effective=always,
         ),
         PriceRule(
-            name="A100: cost + 45 %", kind="markup", amount=Decimal("0.45"), gpu_model=a100, effective=always
+            name="A100: cost + 55 %", kind="markup", amount=Decimal("0.55"), gpu_model=a100, effective=always
         ),
     ]
     return PriceRule.objects.bulk_create(rules)

@@ -62,7 +62,7 @@ class Customer:
 CUSTOMERS = (
     Customer(CUSTOMER, "Ada Osei", "Northwind AI", "startup", "IE", "prepaid", Decimal(64_000)),
     Customer(
-        "lab@example.com", "Mei Tanaka", "Tidewater Protein Lab", "lab", "JP", "prepaid", Decimal(14_000)
+        "lab@example.com", "Mei Tanaka", "Tidewater Protein Lab", "lab", "JP", "prepaid", Decimal(25_000)
     ),
     Customer(
         "enterprise@example.com",
@@ -91,9 +91,9 @@ class Holding:
 
 
 HOLDINGS = (
-    Holding("p5.48xlarge", "us-east-1a", 12, Decimal("16.40"), 12, "cr-0a5d1e77b0f3c2915", (8, 4)),
-    Holding("p5.48xlarge", "us-east-1b", 6, Decimal("15.90"), 6, "cr-03be94d1107c6a2f8", (6,)),
-    Holding("p4de.24xlarge", "us-east-1b", 8, Decimal("8.80"), 4, "cr-0f12c6de5580ab934", (8,)),
+    Holding("p5.48xlarge", "us-east-1a", 8, Decimal("13.20"), 8, "cr-0a5d1e77b0f3c2915", (6, 2)),
+    Holding("p5.48xlarge", "us-east-1b", 4, Decimal("13.60"), 4, "cr-03be94d1107c6a2f8", (4,)),
+    Holding("p4de.24xlarge", "us-east-1b", 6, Decimal("6.40"), 6, "cr-0f12c6de5580ab934", (6,)),
 )
 
 H100 = "h100-sxm5-80gb"
@@ -123,15 +123,17 @@ def bookings(calendar: Calendar) -> list[Booking]:
         Booking(northwind, "pretrain-7b", H100, 2, at.day(3), at.day(9), at.day(1)),
         Booking(tidewater, "folding-sweep", A100, 2, at.day(5), at.day(13), at.day(2)),
         Booking(northwind, "eval-suite", A100, 1, at.day(12), at.day(14, 21), at.day(10)),
-        Booking(halden, "perception-v4", H100, 4, at.day(16), at.ahead(days=24), at.day(11), one_fabric=True),
+        Booking(halden, "perception-v4", H100, 6, at.day(16), at.ahead(days=24), at.day(11), one_fabric=True),
         Booking(northwind, "reward-model", H100, 1, at.day(20), at.day(23), at.day(18)),
-        Booking(northwind, "pretrain-13b", H100, 2, at.ago(days=5), at.ahead(days=9), at.ago(days=8)),
+        Booking(tidewater, "folding-atlas", A100, 3, at.ago(days=20), at.ahead(days=5), at.ago(days=21)),
+        Booking(halden, "sim-baseline", H100, 2, at.ago(days=19), at.ahead(days=10), at.ago(days=20)),
+        Booking(northwind, "pretrain-13b", H100, 2, at.ago(days=12), at.ahead(days=9), at.ago(days=14)),
         Booking(tidewater, "binder-design", A100, 1, at.ago(days=2), at.ahead(days=5), at.ago(days=3)),
         Booking(northwind, "inference-canary", A100, 1, at.ago(hours=30), at.ahead(days=3), at.ago(days=2)),
         Booking(
-            northwind, "finetune-q1", H100, 4, at.ahead(days=12), at.ahead(days=19), at.ago(hours=26), True
+            northwind, "finetune-q1", H100, 2, at.ahead(days=12), at.ahead(days=19), at.ago(hours=26), True
         ),
-        Booking(halden, "sim-to-real", H100, 6, at.ahead(days=16), at.ahead(days=44), at.ago(hours=20), True),
+        Booking(halden, "sim-to-real", H100, 3, at.ahead(days=16), at.ahead(days=44), at.ago(hours=20), True),
         Booking(
             northwind,
             "scratch-benchmark",
@@ -146,9 +148,9 @@ def bookings(calendar: Calendar) -> list[Booking]:
             tidewater,
             "climate-ensemble",
             A100,
-            4,
-            at.ahead(days=4),
-            at.ahead(days=25),
+            2,
+            at.ahead(days=6),
+            at.ahead(days=27),
             at.ago(hours=3),
             outcome="wait",
         ),
