@@ -65,6 +65,9 @@ def logging_config(*, json: bool, level: str) -> dict[str, Any]:
             # Django's own handlers would print every line twice.
             "django": {"handlers": [], "level": level, "propagate": True},
             "django.server": {"handlers": [], "level": level, "propagate": True},
+            # A 403 or 404 is django-structlog's line with its id already; here it comes with forty lines
+            # of traceback about a refusal that works.
+            "django.request": {"level": "ERROR"},
             # Each of these writes several lines per call at INFO.
             "botocore": {"level": "WARNING"},
             "boto3": {"level": "WARNING"},
