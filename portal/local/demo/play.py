@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from billing import checkout, drafting, invoicing, metering
 from billing.models import Finding, Invoice, VendorBill
 from billing.vendor import accrual, landing, matching
+from inventory import polling
 from inventory.models import ProviderAccount
 from leases import lifecycle
 from leases.models import Lease, Term
@@ -51,6 +52,7 @@ class Play:
             if clock == self.calendar.this_month:
                 self._close_last_month(clock)
         self._tick(self.calendar.now)
+        polling.poll_account(account_id=self.account.pk, now=self.calendar.now)
 
     def _next(self, after: datetime, waiting: list[Booking]) -> datetime | None:
         """Return the next moment at which something happens."""
