@@ -16,11 +16,11 @@ from django.db.models import F
 from django.utils.translation import gettext as _
 
 from billing import ledger
-from billing.models import BillingAccount, Entry, FundsHold, LedgerAccount, Payment
+from billing.models import BillingAccount, Entry, FundsHold, Invoice, LedgerAccount, Payment
 from leases.models import Lease
 from portal.accounts import events
 from portal.accounts.models import Organization, User
-from portal.common.errors import Conflict, InvalidInput
+from portal.common.errors import Conflict, InvalidInput, NotFound
 from portal.common.money import format_money, round_minor
 from portal.common.nudge import nudge
 from portal.common.transactions import durable, require_transaction
@@ -162,21 +162,31 @@ def clean_reference(reference: str) -> str:
 
 
 def known_payment(
-    *, reference: str, organization: Organization, method: str, amount: Decimal, currency: str
+    *,
+    reference: str,
+    organization: Organization,
+    method: str,
+    amount: Decimal,
+    currency: str,
+    invoice: Invoice | None = None,
 ) -> Payment | None:
     """Return the payment booked under this reference if it is the same one, ``None`` if there is none.
 
-    Raises :class:`ReferenceUsed` when the reference belongs to another payment.
+    Raises :class:`ReferenceUsed` when the reference belongs to another payment, to
+    another invoice's, or to one that was undone.
     """
-    payment = Payment.objects.filter(reference=reference).first()
+    payment = Payment.objects.select_related("entry").filter(reference=reference).first()
     if payment is None:
         return None
-    if (payment.organization_id, payment.method, payment.amount, payment.currency) != (
+    same = (payment.organization_id, payment.method, payment.amount, payment.currency) == (
         organization.pk,
         method,
         amount,
         currency,
-    ):
+    )
+    if invoice is not None:
+        same = same and payment.allocations.filter(invoice=invoice).exists()
+    if not same or Entry.objects.filter(reverses=payment.entry).exists():
         raise _used(reference)
     return payment
 
@@ -239,7 +249,7 @@ def top_up(
         before = account.balance
         entry = post_received(
             reference=reference,
-            description=f"Top-up {reference}",
+            description=_("Top-up %(reference)s") % {"reference": reference},
             credit=ledger.Line(Kind.WALLET, -amount, organization=organization),
             currency=account.currency,
             received_at=now,
@@ -267,6 +277,55 @@ def top_up(
         )
         nudge("billing.tasks.settle_awaiting")
     return account
+
+
+def undo_top_up(*, reference: str, reason: str, actor: User | None, now: datetime) -> BillingAccount:
+    """Take back a top-up that bounced or was typed wrong; its reference stays used.
+
+    Leases that its money was reserved for keep running; nothing new can be booked until
+    the wallet covers them. Raises :class:`InvalidInput` without a reason, and
+    :class:`Conflict` when it was undone before or the wallet holds less than it.
+    """
+    reason = clean_reason(reason)
+    payment = (
+        Payment.objects.select_related("entry", "organization")
+        .filter(reference=reference, method=Payment.Method.TOP_UP)
+        .first()
+    )
+    if payment is None:
+        raise NotFound(_("There is no top-up with this reference."))
+    with durable():
+        account = lock_account(payment.organization)
+        if Entry.objects.filter(reverses=payment.entry).exists():
+            raise Conflict(_("This payment was undone already."))
+        if account.balance < payment.amount:
+            raise Conflict(
+                _("The wallet holds %(balance)s, less than this top-up: the rest was spent on invoices.")
+                % {"balance": format_money(account.balance, account.currency)}
+            )
+        ledger.reverse(payment.entry, description=f"{reason} ({reference})", effective_at=now, now=now)
+        before = account.balance
+        change(account, balance=-payment.amount)
+        events.record(
+            kind="account.top_up_undone",
+            subject_type="organization",
+            subject_id=payment.organization.uid,
+            organization=payment.organization,
+            actor=actor,
+            now=now,
+            before={"balance": str(before)},
+            after={"balance": str(account.balance), "reference": reference},
+            message=reason,
+        )
+    return account
+
+
+def clean_reason(reason: str) -> str:
+    """Return the trimmed reason; raise :class:`InvalidInput` when it says nothing or too much."""
+    reason = reason.strip()
+    if not 3 <= len(reason) <= 200:
+        raise InvalidInput(_("Give a reason of 3 to 200 characters."), field="reason")
+    return reason
 
 
 def set_terms(

@@ -129,9 +129,11 @@ def _cancel(
     account: BillingAccount, lease: Lease, accepted: Quote, *, actor: User | None, now: datetime
 ) -> None:
     """Part: cancel the locked lease by its open quote."""
-    term = _check_not_started(lease, now=now)
+    _check_not_started(lease, now=now)
     if accepted.state != Quote.State.OPEN or accepted.expires_at <= now:
         raise QuoteExpired(_("This cancellation quote has expired. Ask for a new one."))
+    # The nodes are locked before the accounting period: the order of locks.
+    lifecycle.cancel(lease, actor=actor, now=now, fee=str(accepted.total), quote=accepted.uid)
     hold = accounts.lock_hold(lease.pk)
     if accepted.total:
         charges.add_charge(
@@ -140,7 +142,7 @@ def _cancel(
             source=f"cancellation:{lease.uid}",
             description=_("%(lease)s: cancellation before the start") % {"lease": lease.name},
             lease=lease,
-            period=period(now, term.period.lower),
+            period=period(now, now + timedelta(seconds=1)),
             quantity=Decimal(1),
             unit=charges.EACH,
             unit_price=accepted.total,
@@ -154,7 +156,6 @@ def _cancel(
         accounts.shrink_hold(
             account, hold, to=round_minor(accepted.total * hold.tax_rate, account.currency), now=now
         )
-    lifecycle.cancel(lease, actor=actor, now=now, fee=str(accepted.total), quote=accepted.uid)
     Quote.objects.filter(lease=lease, state=Quote.State.OPEN).exclude(pk=accepted.pk).update(
         state=Quote.State.LAPSED
     )

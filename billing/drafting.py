@@ -101,29 +101,23 @@ def _draft(account: BillingAccount, *, month: date, until: datetime, now: dateti
         Charge.objects.filter(invoice_line__invoice=invoice).update(invoice_line=None)
         invoice.lines.all().delete()
     groups = _groups(unbilled)
-    if not groups or sum(group.exact for group in groups) < 0:
+    draft = invoice or Invoice(
+        organization=organization, month=month, currency=account.currency, created_at=now
+    )
+    lines = [_line(draft, ordinal, group, seller) for ordinal, group in enumerate(groups, start=1)]
+    draft.seller = seller
+    draft.subtotal = sum((line.amount for line in lines), Decimal(0))
+    draft.tax = sum((line.tax_amount for line in lines), Decimal(0))
+    draft.total = draft.subtotal + draft.tax
+    if not lines or draft.total < 0 or sum(group.exact for group in groups) < 0:
         if invoice is not None:
             invoice.delete()
         return None
-    if invoice is None:
-        invoice = Invoice.objects.create(
-            organization=organization,
-            seller=seller,
-            month=month,
-            currency=account.currency,
-            created_at=now,
-        )
-    lines = InvoiceLine.objects.bulk_create(
-        _line(invoice, ordinal, group, seller) for ordinal, group in enumerate(groups, start=1)
-    )
+    draft.save()
+    InvoiceLine.objects.bulk_create(lines)
     for line, group in zip(lines, groups, strict=True):
         unbilled.filter(group.members).update(invoice_line=line)
-    invoice.seller = seller
-    invoice.subtotal = sum((line.amount for line in lines), Decimal(0))
-    invoice.tax = sum((line.tax_amount for line in lines), Decimal(0))
-    invoice.total = invoice.subtotal + invoice.tax
-    invoice.save(update_fields=["seller", "subtotal", "tax", "total"])
-    return invoice
+    return draft
 
 
 def _taxed_otherwise(invoice: Invoice, seller: Seller) -> bool:

@@ -107,7 +107,7 @@ def finalize(*, invoice_uid: str, actor: User | None, now: datetime) -> Invoice:
             invoice.entry = ledger.post(
                 key=f"invoice:{invoice.uid}",
                 effective_at=now,
-                description=f"Invoice {invoice.number}",
+                description=_("Invoice %(number)s") % {"number": invoice.number},
                 lines=postings,
                 currency=invoice.currency,
                 now=now,
@@ -193,7 +193,7 @@ def _pay(account: BillingAccount, invoice: Invoice, *, actor: User | None, now: 
     entry = ledger.post(
         key=f"payment:{reference}",
         effective_at=now,
-        description=f"{invoice.number} paid from the wallet",
+        description=_("%(number)s paid from the wallet") % {"number": invoice.number},
         lines=[
             ledger.Line(Kind.WALLET, amount, organization=account.organization),
             ledger.Line(Kind.RECEIVABLE, -amount, organization=account.organization),
@@ -244,6 +244,7 @@ def record_payment(
             method=Payment.Method.BANK,
             amount=amount,
             currency=invoice.currency,
+            invoice=invoice,
         )
         if known is not None:
             return known
@@ -258,7 +259,8 @@ def record_payment(
             )
         entry = accounts.post_received(
             reference=reference,
-            description=f"{invoice.number} paid, {reference}",
+            description=_("%(number)s paid, %(reference)s")
+            % {"number": invoice.number, "reference": reference},
             credit=ledger.Line(Kind.RECEIVABLE, -amount, organization=account.organization),
             currency=invoice.currency,
             received_at=received_at,
@@ -295,7 +297,7 @@ def reverse_payment(*, reference: str, reason: str, actor: User | None, now: dat
     Raises :class:`NotFound` for an unknown reference, :class:`InvalidInput` without a
     reason and :class:`InvoiceState` when it was undone before.
     """
-    reason = _reason(reason)
+    reason = accounts.clean_reason(reason)
     allocation = (
         PaymentAllocation.objects.filter(payment__reference=reference, payment__method=Payment.Method.BANK)
         .select_related("invoice", "payment__entry")
@@ -325,7 +327,7 @@ def void(*, invoice_uid: str, reason: str, actor: User | None, now: datetime) ->
     What was paid goes to the customer's wallet. Raises :class:`InvalidInput` without a
     reason and :class:`InvoiceState` for a draft or a void invoice.
     """
-    reason = _reason(reason)
+    reason = accounts.clean_reason(reason)
     with durable():
         account, invoice = _lock(invoice_uid)
         if invoice.state not in (State.OPEN, State.PAID):
@@ -336,7 +338,8 @@ def void(*, invoice_uid: str, reason: str, actor: User | None, now: datetime) ->
             ledger.post(
                 key=f"void-refund:{invoice.uid}",
                 effective_at=now,
-                description=f"{invoice.number} voided, what was paid goes to the wallet",
+                description=_("%(number)s voided, what was paid goes to the wallet")
+                % {"number": invoice.number},
                 lines=[
                     ledger.Line(Kind.RECEIVABLE, paid, organization=account.organization),
                     ledger.Line(Kind.WALLET, -paid, organization=account.organization),
@@ -348,7 +351,10 @@ def void(*, invoice_uid: str, reason: str, actor: User | None, now: datetime) ->
             accounts.change(account, balance=paid, owed=paid)
         if invoice.entry is not None:
             ledger.reverse(
-                invoice.entry, description=f"{invoice.number} voided: {reason}", effective_at=now, now=now
+                invoice.entry,
+                description=_("%(number)s voided: %(reason)s") % {"number": invoice.number, "reason": reason},
+                effective_at=now,
+                now=now,
             )
         invoice.state = State.VOID
         invoice.voided_at = now
@@ -360,13 +366,6 @@ def void(*, invoice_uid: str, reason: str, actor: User | None, now: datetime) ->
         accounts.change(account, owed=exact - invoice.total)
         _event(invoice, "voided", actor=actor, now=now, before=before, message=reason)
     return invoice
-
-
-def _reason(reason: str) -> str:
-    reason = reason.strip()
-    if not 3 <= len(reason) <= 200:
-        raise InvalidInput(_("Give a reason of 3 to 200 characters."), field="reason")
-    return reason
 
 
 def _event(

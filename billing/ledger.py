@@ -99,8 +99,8 @@ def post(
 ) -> Entry:
     """Part: post one balanced entry, once per ``key`` (M4).
 
-    The same key with the same content returns the entry of the first time; with other
-    content it raises :class:`EntryConflict`. ``effective_at`` is when the thing happened;
+    The same key with the same content (the description, which has a language, apart)
+    returns the entry of the first time; with other content it raises :class:`EntryConflict`. ``effective_at`` is when the thing happened;
     where its month is closed, the entry goes to the earliest month that is open and keeps
     ``effective_at``. Raises ``ValueError`` for lines that cannot balance: that is a bug of
     the caller, not something a person typed.
@@ -110,7 +110,6 @@ def post(
     digest = payload_hash(
         {
             "effective_at": effective_at.astimezone(UTC).isoformat(),
-            "description": description,
             "currency": currency,
             "reverses": reverses.key if reverses else None,
             "lines": [[*line.owner, f"{line.amount:.8f}"] for line in lines],

@@ -53,6 +53,7 @@ def gpu_hours_by_day(
 def _by_day(
     value: str, *, organization: Organization, start: date, end: date, project: Project | None
 ) -> list[Day]:
+    # No charge is longer than a month: usage is split at its end. So the index by beginning serves.
     first = datetime(start.year, start.month, start.day, tzinfo=UTC)
     after = datetime(end.year, end.month, end.day, tzinfo=UTC) + timedelta(days=1)
     with connection.cursor() as cursor:
@@ -68,7 +69,8 @@ def _by_day(
             ) d
             LEFT JOIN billing_charge c
                 ON c.organization_id = %(organization)s AND c.period && d.day
-                AND c.period && tstzrange(%(first)s::timestamptz, %(after)s::timestamptz)
+                AND c.started_at >= %(first)s::timestamptz - interval '31 days'
+                AND c.started_at < %(after)s::timestamptz
                 AND (%(project)s::bigint IS NULL OR c.project_id = %(project)s::bigint)
             GROUP BY d.starts ORDER BY d.starts
             """,  # noqa: S608 - the only inserted text is one of the two expressions above

@@ -188,9 +188,9 @@ class PaymentAdmin(ReadOnlyAdmin):
 
     @admin.display(description=gettext_lazy("next"))
     def next_steps(self, payment: Payment) -> str | SafeString:
-        if payment.method != Payment.Method.BANK or hasattr(payment.entry, "reversed_by"):
+        if payment.method == Payment.Method.WALLET or hasattr(payment.entry, "reversed_by"):
             return "–"
-        return buttons((reverse("admin:billing_payment_undo", args=[payment.pk]), _("It bounced: undo")))
+        return buttons((reverse("admin:billing_payment_undo", args=[payment.pk]), _("It is wrong: undo")))
 
     def get_urls(self) -> list[URLPattern]:
         page = path("<int:pk>/undo/", self.admin_site.admin_view(self.undo_view), name="billing_payment_undo")
@@ -198,12 +198,17 @@ class PaymentAdmin(ReadOnlyAdmin):
 
     def undo_view(self, request: HttpRequest, pk: int) -> HttpResponse:
         def act(payment: Payment, values: dict[str, Any]) -> tuple[str, Any]:
-            invoice = invoicing.reverse_payment(
-                reference=payment.reference,
-                reason=values["reason"],
-                actor=staff(request),
-                now=timezone.now(),
-            )
+            facts = {
+                "reference": payment.reference,
+                "reason": values["reason"],
+                "actor": staff(request),
+                "now": timezone.now(),
+            }
+            if payment.method == Payment.Method.TOP_UP:
+                account = accounts.undo_top_up(**facts)
+                left = format_money(account.balance, account.currency)
+                return _("Undone. The wallet holds %(balance)s.") % {"balance": left}, payment
+            invoice = invoicing.reverse_payment(**facts)
             return _("Undone. Invoice %(number)s is open again.") % {"number": invoice.number}, payment
 
         return form_page(

@@ -6,7 +6,7 @@ from decimal import Decimal
 import pytest
 from django.db import IntegrityError, connection, transaction
 
-from billing import accounts, checkout, invoicing, ledger, metering
+from billing import accounts, charges, checkout, invoicing, ledger, metering
 from billing.models import (
     Charge,
     FundsHold,
@@ -18,8 +18,9 @@ from billing.models import (
 )
 from billing.sellers import default_seller
 from leases.models import Lease, Shortfall
-from portal.common.errors import InvalidInput, NotFound
+from portal.common.errors import Conflict, InvalidInput, NotFound
 from portal.common.periods import period
+from portal.common.transactions import durable
 from tests.billing.helpers import (
     account_of,
     check_books,
@@ -332,6 +333,69 @@ def test_a_bounced_transfer_opens_the_invoice_again(open_invoice):
     with pytest.raises(invoicing.InvoiceState):
         invoicing.reverse_payment(reference="bank 1", reason="Bounced", actor=None, now=JANUARY)
     pay(open_invoice, "384", reference="bank 2")
+    check_books()
+
+
+def test_an_undone_reference_is_not_booked_again_in_silence(open_invoice):
+    pay(open_invoice, "100")
+    invoicing.reverse_payment(reference="bank 1", reason="Bounced", actor=None, now=JANUARY)
+    with pytest.raises(accounts.ReferenceUsed):
+        pay(open_invoice, "100")
+
+
+def test_a_reference_of_another_invoice_is_refused(open_invoice):
+    pay(open_invoice, "100")
+    run(open_invoice.organization, start=START + timedelta(days=3))
+    other = finalize(draft(open_invoice.organization))
+    with pytest.raises(accounts.ReferenceUsed):
+        pay(other, "100")
+    assert invoicing.paid_amount(other) == 0
+
+
+def test_a_top_up_that_was_typed_wrong_is_undone_once():
+    customer = make_customer(funds="1000")
+    reference = f"bank {customer.uid}"
+    undone = accounts.undo_top_up(reference=reference, reason="Typed wrong", actor=None, now=NOW)
+    assert undone.balance == 0 and ledger.balance("cash", currency="USD") == 0
+    with pytest.raises(Conflict):
+        accounts.undo_top_up(reference=reference, reason="Typed wrong", actor=None, now=NOW)
+    with pytest.raises(accounts.ReferenceUsed):
+        accounts.top_up(organization=customer, amount=Decimal(1000), reference=reference, actor=None, now=NOW)
+    with pytest.raises(NotFound):
+        accounts.undo_top_up(reference="none", reason="Typed wrong", actor=None, now=NOW)
+    check_books()
+
+
+def test_a_top_up_that_was_spent_is_not_undone():
+    customer = make_customer(funds="1000")
+    run(customer)
+    finalize(draft(customer))
+    before = money_snapshot()
+    with pytest.raises(Conflict, match=r"\$616\.00"):
+        accounts.undo_top_up(reference=f"bank {customer.uid}", reason="Bounced", actor=None, now=JANUARY)
+    assert money_snapshot() == before
+
+
+def test_credits_that_round_to_more_than_charges_wait():
+    customer = make_customer(funds="1000")
+    with durable():
+        account = accounts.lock_account(customer)
+        for number, amount in enumerate(["0.0149", "-0.0051", "-0.0051"]):
+            charges.add_charge(
+                account,
+                kind="one_off" if number == 0 else "credit",
+                source=f"test:{number}",
+                description="odd",
+                lease=None,
+                period=period(START, START + HOUR),
+                quantity=Decimal(1),
+                unit=charges.EACH,
+                unit_price=Decimal(amount),
+                amount=Decimal(amount),
+                effective_at=START,
+                now=JANUARY,
+            )
+    assert invoicing.draft_month(month=DECEMBER, now=JANUARY) == []
     check_books()
 
 
