@@ -165,26 +165,41 @@ FROM (
 ) again
 WHERE v.id = again.id AND again.place > 1
 """
-# … or the same machine and SKU for an interval that overlaps another's (a day beside its hours).
+# … or the same machine and SKU for an interval that overlaps an earlier line's (a day beside its hours).
+# Several lines of one and the same interval are parts of it at two prices, and no repetition. Only where
+# intervals overlap at all are they compared pair by pair: a month of hours has none that do.
 OVERLAPPING = """
-WITH timed AS (
-    SELECT id, ordinal, resource, sku, status, period, starts, max(ends) OVER (
-        PARTITION BY resource, sku, status ORDER BY starts, ordinal
-        ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
-    ) AS billed_until
+WITH interval AS MATERIALIZED (
+    SELECT resource, sku, status, starts, ends, min(ordinal) AS first
     FROM vendor_match
     WHERE resource <> '' AND measure IN ('time', 'gpu') AND category = 'usage' AND NOT correction
       AND cost > 0 AND repeated IS NULL AND currency = %(currency)s
+    GROUP BY resource, sku, status, starts, ends
 ),
-crowded AS (SELECT DISTINCT resource, sku, status FROM timed WHERE billed_until > starts)
-UPDATE vendor_match v SET repeated = 'overlapping_interval'
-WHERE v.id IN (
-    SELECT later.id FROM timed later
-    JOIN crowded USING (resource, sku, status)
-    JOIN timed earlier USING (resource, sku, status)
-    WHERE earlier.ordinal < later.ordinal AND earlier.period && later.period
-      AND earlier.period <> later.period  -- parts of one hour at two prices are no repetition
+crowded AS MATERIALIZED (
+    SELECT DISTINCT resource, sku, status
+    FROM (
+        SELECT resource, sku, status, starts, max(ends) OVER (
+            PARTITION BY resource, sku, status ORDER BY starts, first
+            ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
+        ) AS billed_until
+        FROM interval
+    ) seen WHERE billed_until > starts
+),
+compared AS MATERIALIZED (SELECT interval.* FROM interval JOIN crowded USING (resource, sku, status)),
+again AS MATERIALIZED (
+    SELECT later.* FROM compared later
+    WHERE EXISTS (
+        SELECT FROM compared earlier
+        WHERE earlier.resource = later.resource AND earlier.sku = later.sku AND earlier.status = later.status
+          AND earlier.first < later.first AND earlier.starts < later.ends AND later.starts < earlier.ends
+    )
 )
+UPDATE vendor_match v SET repeated = 'overlapping_interval'
+FROM again a
+WHERE v.resource = a.resource AND v.sku = a.sku AND v.status = a.status AND v.starts = a.starts AND v.ends = a.ends
+  AND v.measure IN ('time', 'gpu') AND v.category = 'usage' AND NOT v.correction
+  AND v.cost > 0 AND v.repeated IS NULL AND v.currency = %(currency)s
 """
 # … or it was on an earlier month's bill already.
 ON_ANOTHER_BILL = """
