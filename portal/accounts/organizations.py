@@ -154,7 +154,7 @@ def check_may_book(organization: Organization) -> None:
     raise NotApproved(
         {
             State.PENDING: _(
-                "%(name)s is waiting for approval. You can look around and prepare quotes; booking opens once "
+                "%(name)s is waiting for approval. You can look around; quotes and booking open once "
                 "we have reviewed your organization."
             ),
             State.RESTRICTED: _(
