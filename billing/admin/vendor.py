@@ -39,6 +39,12 @@ State = VendorBill.State
 TONES = {State.LANDED: WARN, State.CLASSIFIED: INFO, State.APPROVED: GOOD, State.REPLACED: NEUTRAL}
 
 
+def upload_limit(path: str) -> int:
+    """Return the largest body in bytes that ``path`` takes: that of the longest prefix of the settings."""
+    limits = settings.SUBLET_BODY_LIMITS
+    return int(limits[max((prefix for prefix in limits if path.startswith(prefix)), key=len)])
+
+
 class ImportForm(forms.Form):
     """A bill's file, and what its invoice says."""
 
@@ -135,7 +141,7 @@ class VendorBillAdmin(ReadOnlyAdmin):
     def import_view(self, request: HttpRequest) -> HttpResponse:
         if not request.user.has_perm("billing.change_vendorbill"):
             raise PermissionDenied
-        limit = int(settings.SUBLET_BODY_LIMITS["/admin/billing/"])
+        limit = upload_limit(request.path)
         form = ImportForm(request.POST or None, request.FILES or None, limit=limit)
         errors: list[Any] = []
         if request.method == "POST" and form.is_valid():
