@@ -9,7 +9,7 @@ from typing import Any
 from django.http import HttpResponse
 from django.shortcuts import render
 from django.urls import reverse
-from django.utils import timezone
+from django.utils import formats, timezone
 from django.utils.translation import gettext as _
 
 from billing.accounts import account_for
@@ -89,7 +89,7 @@ def home(request: TenantRequest) -> HttpResponse:
             "value": str(sum(row["gpus"] for row in upcoming)),
             "icon": "calendar-clock",
             "note": _("next on %(day)s")
-            % {"day": f"{timezone.localtime(min(row['start'] for row in upcoming)):%-d %b}"}
+            % {"day": formats.date_format(timezone.localtime(min(row["start"] for row in upcoming)), "j M")}
             if upcoming
             else _("nothing booked"),
         },
