@@ -46,7 +46,7 @@ def hold(
     Owns its transactions. Raises :class:`InvalidInput` naming the field, and
     :class:`NotEnoughCapacity` with what could be booked instead.
     """
-    request = request.clean(now)
+    request = request.clean_values(now)
 
     def attempt(wait: bool) -> Lease:
         with durable():
@@ -75,8 +75,9 @@ def with_capacity(*, request: CapacityRequest, now: datetime, attempt: Callable[
     waits for them (``wait=True``). A pick with lapsed holds in its way is never used:
     they are lapsed in a transaction of their own, and the pick is made again (C5).
     Conflicts are tried again as new transactions. Raises :class:`NotEnoughCapacity` with
-    alternatives that are computed after the rollback. The request must be clean
-    (:meth:`CapacityRequest.clean`).
+    alternatives that are computed after the rollback, or :class:`InvalidInput` for what
+    the catalog lacks: what it lacks comes short, so only then it is looked at. The
+    request's values must be clean (:meth:`CapacityRequest.clean_values`).
     """
     wait = False
     for _number in range(ROUNDS):
@@ -89,6 +90,7 @@ def with_capacity(*, request: CapacityRequest, now: datetime, attempt: Callable[
             if wait and not search.fits(request, now=now):
                 break
             wait = True
+    request.check_catalog()
     alternatives = search.near_misses(request, now)
     raise NotEnoughCapacity(
         _("There is not enough free capacity for this request.")

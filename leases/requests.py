@@ -50,6 +50,12 @@ class CapacityRequest:
 
     def clean(self, now: datetime) -> CapacityRequest:
         """Return the request in UTC, or raise :class:`InvalidInput` naming the field."""
+        cleaned = self.clean_values(now)
+        cleaned.check_catalog()
+        return cleaned
+
+    def clean_values(self, now: datetime) -> CapacityRequest:
+        """Return the request in UTC after all checks that need no look at the catalog."""
         _whole(self.nodes, field="nodes", most=MOST_NODES)
         _whole(self.gpus_per_node, field="gpus_per_node", most=1024)
         start = aware_utc(self.start, field="start")
@@ -62,10 +68,10 @@ class CapacityRequest:
             raise InvalidInput(_("The start is more than five years ahead."), field="start")
         if end - start > FURTHEST:
             raise InvalidInput(_("A lease lasts five years at most. Choose an earlier end."), field="end")
-        self._check_catalog()
         return replace(self, start=start, end=end, region=self.region or None)
 
-    def _check_catalog(self) -> None:
+    def check_catalog(self) -> None:
+        """Raise :class:`InvalidInput` for a GPU model, node size or region that the catalog lacks."""
         sizes = set(
             InstanceType.objects.filter(gpu_model__slug=self.gpu_model).values_list(
                 "gpus_per_node", flat=True
