@@ -151,7 +151,7 @@ def failed_nodes_get_nothing_new() -> Check:
             JOIN leases_allocation a ON a.node_id = b.id
             JOIN leases_lease l ON l.id = a.lease_id
             WHERE b.health IN ('unhealthy', 'retired') AND l.state IN {PROMISED}
-              AND upper(a.period) > greatest(now(), b.since)
+              AND upper(a.period) > greatest(now(), b.since) + interval '1 second'
               AND (b.health = 'retired' OR NOT EXISTS (
                 SELECT FROM leases_shortfall s
                 WHERE s.allocation_id = a.id AND (s.closed_at IS NULL OR upper(s.period) >= upper(a.period))))

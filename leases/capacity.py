@@ -16,6 +16,7 @@ from django.utils.translation import gettext as _
 from inventory.fleet import set_available
 from inventory.models import Node
 from leases import lifecycle, moving, replacing
+from leases.gaps import TICK
 from leases.lifecycle import PROMISED, RUNNING, WAITING
 from leases.maintenance import allocate_maintenance, record_about, release_maintenance
 from leases.models import Allocation, Lease, Shortfall
@@ -113,13 +114,15 @@ def _withdraw(
         moving.cut(allocation, period=period, occupied=occupied, now=now)
         return
     detail = _("A server is withdrawn by its provider.")
-    if lease.state in RUNNING and period.lower <= now:
-        _check_covers(available, lease, allocation.occupied.lower, min(period.upper, now))
-    elif moving.exchange(lease, allocation, locked=held.spare, actor=actor, now=now, message=detail):
-        return
-    elif lease.state in WAITING:
-        lifecycle.lapse([lease], now=now, message=_("A node is no longer available."))
-        return
+    if moving.has_begun(lease, allocation, now=now):
+        used_until = max(min(period.upper, now), period.lower + TICK)
+        _check_covers(available, lease, allocation.occupied.lower, used_until)
+    elif lease.state not in RUNNING:  # of one that runs, the customer decides about the next node
+        if moving.exchange(lease, allocation, locked=held.spare, actor=actor, now=now, message=detail):
+            return
+        if lease.state in WAITING:
+            lifecycle.lapse([lease], now=now, message=_("A node is no longer available."))
+            return
     moving.lose_time(lease, allocation, keep=available, cause=Cause.NODE_WITHDRAWN, detail=detail, now=now)
 
 

@@ -170,6 +170,11 @@ def cut(allocation: Allocation, *, period: Period, occupied: Period, now: dateti
             shortfall.save(update_fields=["period", "closed_at"])
 
 
+def has_begun(lease: Lease, allocation: Allocation, *, now: datetime) -> bool:
+    """Return whether something may have been launched for the allocation."""
+    return allocation.intents.exists() or (lease.state in RUNNING and allocation.period.lower < now)
+
+
 def lose_time(
     lease: Lease,
     allocation: Allocation,
@@ -185,7 +190,7 @@ def lose_time(
     shortfalls that it opened.
     """
     node, whole, turnaround = allocation.node, allocation.period, allocation.node.turnaround
-    begun = allocation.intents.exists() or (lease.state in RUNNING and whole.lower <= now)
+    begun = has_begun(lease, allocation, now=now)
     start, end = max(whole.lower, keep.lower), min(whole.upper, keep.upper - turnaround)
     if begun:
         start, end = whole.lower, min(whole.upper, max(end, now, whole.lower + TICK))
