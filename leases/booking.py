@@ -47,6 +47,8 @@ def hold(
     :class:`NotEnoughCapacity` with what could be booked instead.
     """
     request = request.clean_values(now)
+    if request.region and "/" not in request.region:
+        request.check_catalog()  # more than one provider may use that code
 
     def attempt(wait: bool) -> Lease:
         with durable():

@@ -241,6 +241,11 @@ def insert_lease(lease: Lease, request: CapacityRequest, *, node_pks: Sequence[i
 
     One statement, since a booking's cost is its round trips.
     """
+    region = (
+        "(SELECT n.region_id FROM inventory_node n WHERE n.id = (%(nodes)s)[1])"
+        if request.region
+        else "NULL::bigint"
+    )
     statement = f"""
         WITH lease AS (
             INSERT INTO leases_lease
@@ -255,7 +260,7 @@ def insert_lease(lease: Lease, request: CapacityRequest, *, node_pks: Sequence[i
                 (lease_id, period, nodes, gpu_model_id, region_id, gpus_per_node, currency, quote_uid)
             SELECT lease.id, tstzrange(%(start)s, %(end)s), %(quantity)s,
                    (SELECT g.id FROM inventory_gpumodel g WHERE g.slug = %(gpu_model)s),
-                   {REGION if request.region else "NULL::bigint"},
+                   {region},
                    %(gpus_per_node)s, %(currency)s, ''
             FROM lease
         ), given AS ({give("(SELECT id FROM lease)")} RETURNING node_id)

@@ -254,3 +254,15 @@ def test_keys_and_projects_of_another_organization_are_refused():
         hold(ssh_keys=[make_ssh_key(organization=other)])
     with pytest.raises(InvalidInput, match="project"):
         hold(project=make_project(organization=other))
+
+
+def test_a_region_code_that_two_providers_use_needs_the_provider():
+    make_fleet(nodes=1, region="aws/one")
+    fleet = make_fleet(nodes=1, region="other/one")
+    with pytest.raises(InvalidInput) as refused:
+        hold(make_request(region="one"))
+    assert refused.value.field == "region"
+    assert not Lease.objects.exists()
+    lease = hold(make_request(region="other/one"))
+    assert lease.terms.get().region == fleet.region
+    assert lease.allocations.get().node == fleet.nodes[0]
