@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
 from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
@@ -35,6 +35,8 @@ class Capability(StrEnum):
     AVAILABILITY = "availability"  # offers say what is in stock now
     SPOT = "spot"
     COMMITTED_CAPACITY = "committed-capacity"  # launches can target a reservation, and nothing else
+    BUYABLE_CAPACITY = "buyable-capacity"  # reservations can be found and bought: CapacitySeller
+    IMAGES = "images"  # a launch takes an image that we choose
     GROUP_LAUNCH = "group-launch"  # several machines in one call, all or none
     FIREWALL = "firewall"  # a network of its own for every lease
     KEY_PAIRS = "key-pairs"
@@ -230,6 +232,83 @@ class OwnedResource:
     tags: Mapping[str, str] = field(default_factory=dict)
     created_at: datetime | None = None
     state: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CapacityRequest:
+    """Capacity that the reseller looks for: ``count`` nodes for ``hours`` between two moments (UTC)."""
+
+    instance_type: str
+    region: str
+    count: int
+    hours: int
+    earliest: datetime
+    latest: datetime  # the last moment at which it may end
+
+
+@dataclass(frozen=True, slots=True)
+class CapacityOffering:
+    """A reservation that the provider would sell now.
+
+    ``total`` is for all nodes and the whole period, in ``currency``; None where the
+    provider states no price. ``upfront`` is the part of it that is due at the purchase.
+    ``id`` is the provider's own and may be gone a minute later.
+    """
+
+    id: str
+    instance_type: str
+    region: str
+    zone: str
+    count: int
+    start: datetime
+    end: datetime
+    total: Decimal | None = None
+    upfront: Decimal | None = None
+    currency: str = "USD"
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """Capacity that the account holds or has asked for, as the provider sees it now.
+
+    ``state`` is one of ``pending`` (asked for, not granted), ``scheduled`` (granted, not
+    begun), ``active``, ``ended`` and ``failed``; ``raw_state`` is the provider's own word.
+    ``cutoff`` is how long before ``end`` the provider begins to end machines.
+    """
+
+    id: str
+    instance_type: str
+    region: str
+    zone: str
+    count: int
+    state: str
+    raw_state: str = ""
+    start: datetime | None = None
+    end: datetime | None = None
+    cutoff: timedelta = timedelta()
+    used: int | None = None
+    total: Decimal | None = None
+    currency: str = "USD"
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+class CapacitySeller(Protocol):
+    """What an adapter with :attr:`Capability.BUYABLE_CAPACITY` offers beside :class:`Provider`."""
+
+    def capacity_offerings(self, request: CapacityRequest) -> Sequence[CapacityOffering]:
+        """Return what could be bought now, the cheapest first; buys nothing."""
+
+    def buy_capacity(
+        self, offering: CapacityOffering, *, client_token: str, tags: Mapping[str, str]
+    ) -> Reservation:
+        """Buy one offering, in one call that is never repeated here; it costs real money.
+
+        ``client_token`` is also put in :data:`TAG_TOKEN`, so that :meth:`reservations` finds
+        the purchase after a doubt.
+        """
+
+    def reservations(self, *, region: str) -> Sequence[Reservation]:
+        """Return every reservation of the account in a region, ours or not, in any state still listed."""
 
 
 @runtime_checkable

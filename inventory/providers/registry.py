@@ -20,6 +20,24 @@ from portal.common.crypto import decrypt
 
 BUILT_IN: Mapping[str, str] = {
     "aws": "inventory.providers.aws.Ec2Provider",
+    "azure": "inventory.providers.azure.AzureProvider",
+    "coreweave": "inventory.providers.coreweave.CoreWeaveProvider",
+    "crusoe": "inventory.providers.crusoe.CrusoeProvider",
+    "gcp": "inventory.providers.gcp.GcpProvider",
+    "lambda": "inventory.providers.lambda_cloud.LambdaProvider",
+    "metal": "inventory.providers.metal.MetalProvider",
+    "nebius": "inventory.providers.nebius.NebiusProvider",
+    "runpod": "inventory.providers.runpod.RunPodProvider",
+    "together": "inventory.providers.together.TogetherProvider",
+    "vast": "inventory.providers.vast.VastProvider",
+}
+
+# Adapters whose SDK is not part of the base install, and what adds it.
+REQUIREMENTS: Mapping[str, str] = {
+    "azure": "requirements-azure.txt",
+    "coreweave": "requirements-coreweave.txt",
+    "gcp": "requirements-gcp.txt",
+    "nebius": "requirements-nebius.txt",
 }
 GROUP = "sublet.providers"
 
@@ -44,13 +62,26 @@ def adapter(kind: str) -> Adapter:
     imported as a rate card, but it can be neither polled nor launched on.
     """
     if path := BUILT_IN.get(kind):
-        return cast(Adapter, import_string(path))
+        try:
+            return cast(Adapter, import_string(path))
+        except ImportError as error:
+            if kind not in REQUIREMENTS or _is_ours(error):
+                raise
+            raise NotSupported(
+                _("The SDK for “%(kind)s” is not installed (%(module)s): pip install -r %(file)s")
+                % {"kind": kind, "module": error.name, "file": REQUIREMENTS[kind]}
+            ) from error
     for entry in entry_points(group=GROUP, name=kind):
         return cast(Adapter, entry.load())
     raise NotSupported(
         _("No adapter is installed for “%(kind)s”: import its prices as a rate card instead.")
         % {"kind": kind}
     )
+
+
+def _is_ours(error: ImportError) -> bool:
+    """Tell whether what is missing is a module of Sublet's own, which no requirement brings."""
+    return (error.name or "inventory").partition(".")[0] == "inventory"
 
 
 def provider_for(account: ProviderAccount) -> Provider:
