@@ -84,7 +84,7 @@ _connections: dict[str, redis.Redis] = {}
 def _take(key: str, limit: Limit) -> float:
     gap = 1.0 / limit.per_second
     try:
-        url = settings.CACHES["default"]["LOCATION"]
+        url = str(settings.CACHES["default"]["LOCATION"])
         if url not in _connections:
             _connections[url] = redis.Redis.from_url(url, socket_timeout=2.0, socket_connect_timeout=2.0)
         answer: Any = _connections[url].eval(TAKE, 1, key, gap, limit.burst, LONGEST_WAIT)

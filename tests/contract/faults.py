@@ -73,14 +73,11 @@ class FaultyProxy:
                 except ConnectionError:
                     self.close_connection = True
 
-            def answer(self) -> None:
-                proxy._serve(self)
-
-            do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = do_HEAD = do_OPTIONS = answer
-
             def log_message(self, format: str, *args: Any) -> None:
                 """Say nothing."""
 
+        for method in ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"):
+            setattr(Handler, f"do_{method}", lambda handler: proxy._serve(handler))
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
