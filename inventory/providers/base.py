@@ -38,6 +38,10 @@ class Capability(StrEnum):
     BUYABLE_CAPACITY = "buyable-capacity"  # reservations can be found and bought: CapacitySeller
     IMAGES = "images"  # a launch takes an image that we choose
     GROUP_LAUNCH = "group-launch"  # several machines in one call, all or none
+    # The machines of one launch end only together: reclaim() gets all their ids at once.
+    ENDS_TOGETHER = "ends-together"
+    # reclaim() wipes the machine for its next tenant and keeps it, for example on reserved metal.
+    REIMAGE = "re-image"
     FIREWALL = "firewall"  # a network of its own for every lease
     KEY_PAIRS = "key-pairs"
     USER_DATA = "user-data"
@@ -173,9 +177,11 @@ class LeaseNetwork:
 class LaunchGroup:
     """Machines to launch in one call: all of them, or none and an error.
 
-    With ``reservation_id`` the launch targets that committed capacity and never falls
-    back to on-demand, which would pay twice. ``client_token`` is also put in a tag.
-    An empty ``image`` means the account's own default.
+    ``count`` is more than one only with :attr:`Capability.GROUP_LAUNCH`. With
+    ``reservation_id`` the launch targets that committed capacity and never falls back to
+    on-demand, which would pay twice. ``client_token`` names the whole group and is also
+    put in the tag :data:`TAG_TOKEN` of every machine (:mod:`~inventory.providers.naming`
+    where the vendor has names only). An empty ``image`` means the account's own default.
     """
 
     client_token: str
@@ -205,7 +211,10 @@ class Machine:
     """A machine as the provider sees it now.
 
     ``status_ok`` is the provider's own health check: None where it has none or has not
-    finished. ``reason`` is why it ended, in the provider's words.
+    finished. ``reason`` is why it ended, in the provider's words. With
+    :attr:`Capability.REIMAGE` a machine reads *terminated* for its tenant once the wipe is
+    done; ``evidence`` is then what the provider says about the end and the wipe, for
+    example ``wiped_at`` (ISO 8601, with its UTC offset), and is kept with the turnover.
     """
 
     id: str
@@ -220,11 +229,16 @@ class Machine:
     launched_at: datetime | None = None
     status_ok: bool | None = None
     reason: str = ""
+    evidence: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class OwnedResource:
-    """Something upstream that carries one of our tags, and may cost money."""
+    """Something upstream that carries one of our tags, and may cost money.
+
+    Where a name carries them, ``tags`` are what :func:`~inventory.providers.naming.tags_of`
+    reads from it.
+    """
 
     kind: ResourceKind
     id: str
@@ -331,16 +345,25 @@ class Provider(Protocol):
         """Make or correct the lease's firewall and key."""
 
     def launch(self, group: LaunchGroup) -> Sequence[LaunchedInstance]:
-        """Launch exactly ``group.count`` machines in one call, without retrying."""
+        """Launch exactly ``group.count`` machines in one call, without retrying.
+
+        Their order is the vendor's own; each id is the one that ``find`` and ``describe`` use.
+        """
 
     def find(self, *, region: str, tag: str, value: str) -> Sequence[Machine]:
-        """Return all machines with this tag, in any state that the provider still lists."""
+        """Return all machines with this tag, in any state that the provider still lists.
+
+        An adapter that filters itself compares by :func:`~inventory.providers.naming.same`.
+        """
 
     def describe(self, *, region: str, ids: Sequence[str]) -> Sequence[Machine]:
         """Return these machines. An id that the provider does not know is left out."""
 
     def reclaim(self, *, region: str, ids: Sequence[str]) -> None:
-        """End these machines for good; one that is gone already is no error."""
+        """End these machines for good; one that is gone already is no error.
+
+        With :attr:`Capability.ENDS_TOGETHER` they are all machines of one launch.
+        """
 
     def remove_network(self, network_: LeaseNetwork, /) -> None:
         """Remove the lease's firewall and key; what is gone already is no error.

@@ -14,7 +14,7 @@ from django.db.models import Exists, F, OuterRef, Q
 from django.utils.translation import gettext as _
 
 from inventory.models import ProviderAccount
-from inventory.providers import base
+from inventory.providers import base, naming
 from inventory.providers.errors import ProviderError
 from leases.models import Allocation, Lease, LeaseNetwork
 from leases.provisioning import upstream
@@ -137,7 +137,7 @@ def _remove(row: LeaseNetwork, providers: upstream.Providers) -> None:
                 )
             return
         for resource in provider.list_owned(region=region):
-            ours = tags.items() <= dict(resource.tags).items()
+            ours = all(naming.matches(resource.tags, tag, value) for tag, value in tags.items())
             if ours and resource.kind in (base.ResourceKind.NETWORK, base.ResourceKind.KEY):
                 provider.remove(resource)
 

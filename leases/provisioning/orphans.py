@@ -16,6 +16,7 @@ from django.db.models import F, Q, QuerySet
 from django.utils.translation import gettext as _
 
 from inventory.models import Node, ProviderAccount
+from inventory.providers import naming
 from inventory.providers.base import TAG_LEASE, TAG_SITE, TAG_TOKEN, OwnedResource, ResourceKind
 from inventory.providers.errors import ProviderError
 from leases.models import Instance, LaunchIntent, LeaseNetwork, Orphan
@@ -84,7 +85,7 @@ def _compare(
     account: ProviderAccount, region: str, listed: Iterable[OwnedResource], asked_at: datetime, clock: Clock
 ) -> int:
     site, new, seen = upstream.site_id(), 0, set[tuple[str, str]]()
-    ours = [resource for resource in listed if resource.tags.get(TAG_SITE) == site]
+    ours = [resource for resource in listed if naming.matches(resource.tags, TAG_SITE, site)]
     # Read after the listing: what was recorded meanwhile is not an orphan.
     records = Records(account, ours)
     for resource in ours:
