@@ -201,6 +201,13 @@ class LaunchGroup:
 
 @dataclass(frozen=True, slots=True)
 class LaunchedInstance:
+    """What a launch made. The id names this tenancy and is never given again.
+
+    An adapter with :attr:`Capability.REIMAGE` gives the same metal another id for every
+    launch (``rack4-u7/lau_…``): asked about an old id it must not answer about, or wipe,
+    the machine of the next tenant.
+    """
+
     id: str
     zone: str = ""
     raw_state: str = ""
