@@ -78,6 +78,7 @@ def search(
         latest=max(request.end - length, request.start),
         region=request.region,
         one_fabric=request.one_fabric,
+        stack=request.stack,
         now=now,
     )
     priced = [

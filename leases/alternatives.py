@@ -30,6 +30,7 @@ class Alternative:
     end: datetime
     region: str | None
     one_fabric: bool = False
+    stack: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain JSON facts; times in ISO 8601, UTC."""
@@ -42,6 +43,7 @@ class Alternative:
             "end": self.end.isoformat(),
             "region": self.region,
             "one_fabric": self.one_fabric,
+            "stack": self.stack,
         }
 
     def request(self) -> CapacityRequest:
@@ -54,6 +56,7 @@ class Alternative:
             end=self.end,
             region=self.region,
             one_fabric=self.one_fabric,
+            stack=self.stack,
         )
 
 
@@ -88,6 +91,7 @@ def _like(request: CapacityRequest, kind: str, **changes: Any) -> Alternative:
         end=changed.end,
         region=changed.region,
         one_fabric=changed.one_fabric and changed.nodes > 1,
+        stack=changed.stack,
     )
 
 
@@ -112,7 +116,7 @@ def _free_from_start(request: CapacityRequest, *, now: datetime, confidential: b
             FROM inventory_node n {following(but_lapsed=True)}
             CROSS JOIN LATERAL (
                 SELECT LEAST(upper(n.available), following.occupied_from) - n.turnaround AS at) e
-            WHERE {wanted(region=request.region, confidential=confidential)}
+            WHERE {wanted(region=request.region, confidential=confidential, stack=request.stack)}
               AND n.available @> %(start)s::timestamptz AND e.at > %(start)s
             GROUP BY {group}
         ) free
@@ -122,6 +126,7 @@ def _free_from_start(request: CapacityRequest, *, now: datetime, confidential: b
         gpu_model=request.gpu_model,
         gpus_per_node=request.gpus_per_node,
         region=request.region,
+        stack=request.stack,
         start=request.start,
         quantity=request.nodes,
         now=now,
@@ -170,6 +175,7 @@ def _other_times(request: CapacityRequest, *, now: datetime, confidential: bool)
         latest=max(now, request.start + AHEAD),
         region=request.region,
         one_fabric=request.one_fabric,
+        stack=request.stack,
         now=now,
         confidential=confidential,
     )
@@ -202,7 +208,7 @@ def _others(request: CapacityRequest, *, now: datetime, confidential: bool) -> l
         FROM (
             SELECT n.instance_type_id, n.region_id, count(*) AS nodes
             FROM inventory_node n {following(but_lapsed=True)}
-            WHERE {wanted(gpu_model=False, region=None, confidential=confidential)}
+            WHERE {wanted(gpu_model=False, region=None, confidential=confidential, stack=request.stack)}
               AND {FREE}
             GROUP BY n.instance_type_id, n.region_id, {together}
         ) free
@@ -210,7 +216,7 @@ def _others(request: CapacityRequest, *, now: datetime, confidential: bool) -> l
         JOIN inventory_gpumodel g ON g.id = t.gpu_model_id
         JOIN inventory_region r ON r.id = free.region_id JOIN inventory_provider p ON p.id = r.provider_id
         GROUP BY 1, 2, 3, 4 ORDER BY 1, 3, 4"""  # noqa: S608 - fragments of ours, values as parameters
-    found = rows(statement, parameters(now=now, start=request.start, end=request.end))
+    found = rows(statement, parameters(stack=request.stack, now=now, start=request.start, end=request.end))
     regions: list[tuple[int, Alternative]] = []
     models: list[tuple[tuple[bool, bool, int], Alternative]] = []
     gpus = request.nodes * request.gpus_per_node

@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from django.utils.translation import gettext as _
 
+from inventory.software import stack_for
 from leases import lifecycle, picking, search
 from leases.errors import NotEnoughCapacity, ShortPick
 from leases.models import Lease
@@ -137,6 +138,7 @@ def hold_nodes(
     if any(key.organization_id != organization.pk for key in ssh_keys):
         raise InvalidInput(_("Choose SSH keys of your organization."), field="ssh_keys")
     addresses = clean_addresses(allowed_addresses)
+    stack = stack_for(request.stack) if request.stack else None
 
     node_pks = _pick(request, now=now, wait=wait)
     lease = Lease(
@@ -148,6 +150,7 @@ def hold_nodes(
         deadline=expires_at,
         one_fabric=request.one_fabric and request.nodes > 1,
         image=image,
+        stack=stack,
         allowed_addresses=addresses,
         created_by=actor,
         created_at=now,

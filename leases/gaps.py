@@ -63,6 +63,7 @@ def find_starts(
     latest: datetime,
     region: str | None = None,
     one_fabric: bool = False,
+    stack: str | None = None,
     now: datetime,
     confidential: bool | None = None,
 ) -> list[Slot]:
@@ -88,7 +89,7 @@ def find_starts(
                    GREATEST(lower(gap), %(since)s) AS first,
                    LEAST(upper(gap) - %(length)s - n.turnaround, %(latest)s) AS last
             FROM inventory_node n {GAPS}
-            WHERE {wanted(region=region, confidential=show_confidential(confidential))}
+            WHERE {wanted(region=region, confidential=show_confidential(confidential), stack=stack)}
               AND {NEAR} {"AND n.fabric_id IS NOT NULL" if by_fabric else ""}
         ), ends AS (
             SELECT region_id, together, first AS at, 1 AS delta FROM spans WHERE first <= last
@@ -116,6 +117,7 @@ def find_starts(
             gpu_model=gpu_model,
             gpus_per_node=gpus_per_node,
             region=region,
+            stack=stack,
             nodes=nodes,
             length=length,
             tick=TICK,

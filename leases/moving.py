@@ -36,7 +36,7 @@ class Changed(Exception):
 def equal_to(
     lease: Lease, *, start: datetime, end: datetime, instead_of: Allocation | None
 ) -> CapacityRequest:
-    """Return the request for one node as good as the lease's: same GPUs, and where its others are."""
+    """Return the request for one node as good as the lease's: same GPUs and software, and where its others are."""
     term = Term.objects.select_related("gpu_model", "region__provider").filter(lease=lease)
     wanted = term.filter(period__contains=start).first() or term.latest("period")
     other = instead_of or lease.allocations.select_related("node__region__provider").last()
@@ -48,6 +48,7 @@ def equal_to(
         start=start,
         end=end,
         region=f"{region.provider.slug}/{region.code}" if region else None,
+        stack=lease.stack.slug if lease.stack else None,
     )
 
 

@@ -1,8 +1,8 @@
 """The SQL that finds free nodes: shared by search, which looks, and booking, which locks.
 
 Time is ``timestamptz``; every fragment takes named parameters. A node is *wanted* when
-its type and region fit and it may be promised (C6): healthy, and held under a
-commitment. It is *free* for a window when the first allocation that ends after the
+its type and region fit, the software that was asked for has an image there, and it may
+be promised (C6): healthy, and held under a commitment. It is *free* for a window when the first allocation that ends after the
 window's start begins after the window and the node's own turnaround. Allocations of a
 node never overlap (C1), so one probe of ``allocation_neighbours`` answers that.
 """
@@ -16,6 +16,7 @@ from typing import Any
 from django.conf import settings
 from django.db import connection
 
+from inventory.software import has_image
 from leases.errors import ShortPick
 from leases.models import Lease
 from leases.requests import CapacityRequest
@@ -35,7 +36,9 @@ REGION = (
 )
 
 
-def wanted(*, gpu_model: bool = True, region: str | None, confidential: bool = True) -> str:
+def wanted(
+    *, gpu_model: bool = True, region: str | None, confidential: bool = True, stack: str | None
+) -> str:
     """Return the conditions on node ``n`` that make it one of those asked for."""
     conditions = ["n.health = 'healthy'", "n.commitment_id IS NOT NULL"]
     if gpu_model:
@@ -46,6 +49,8 @@ def wanted(*, gpu_model: bool = True, region: str | None, confidential: bool = T
         )
     if region:
         conditions.append(f"n.region_id = ANY(ARRAY{REGION})")
+    if stack:
+        conditions.append(has_image(type_id="n.instance_type_id", region_id="n.region_id"))
     if not confidential:
         conditions.append(
             "NOT EXISTS (SELECT FROM inventory_provideraccount c"
@@ -59,6 +64,7 @@ def parameters(
     gpu_model: str = "",
     gpus_per_node: int = 0,
     region: str | None = None,
+    stack: str | None = None,
     **more: Any,
 ) -> dict[str, Any]:
     """Return the parameters of :func:`wanted`, and ``more``."""
@@ -68,6 +74,7 @@ def parameters(
         "gpus_per_node": gpus_per_node,
         "region_code": code,
         "region_provider": provider,
+        "stack": stack or "",
         **more,
     }
 
@@ -112,7 +119,7 @@ def rows(statement: str, values: dict[str, Any]) -> list[tuple[Any, ...]]:
         return found
 
 
-def _in_the_way(region: str | None) -> str:
+def _in_the_way(request: CapacityRequest) -> str:
     """Return the query of the lapsed leases that have nodes where the request could be served (C5)."""
     return f"""
         SELECT l.id FROM leases_lease l
@@ -121,13 +128,13 @@ def _in_the_way(region: str | None) -> str:
             SELECT FROM leases_allocation a JOIN inventory_node n ON n.id = a.node_id
             WHERE a.lease_id = l.id AND a.occupied_until > %(start)s
               AND a.occupied_from < %(end)s + n.turnaround
-              AND {wanted(region=region)})
+              AND {wanted(region=request.region, stack=request.stack)})
         ORDER BY l.id"""  # noqa: S608 - fragments of this module, values as parameters
 
 
 def lapsed_in_the_way(request: CapacityRequest, *, now: datetime) -> list[int]:
     """Return the lapsed leases that have nodes where the request could be served, by pk (C5)."""
-    return [pk for (pk,) in rows(_in_the_way(request.region), _of(request, now=now))]
+    return [pk for (pk,) in rows(_in_the_way(request), _of(request, now=now))]
 
 
 def pick(request: CapacityRequest, *, now: datetime, among: Sequence[int] | None = None) -> list[int]:
@@ -166,7 +173,7 @@ def _pick_statement(request: CapacityRequest, *, now: datetime, narrowed: bool) 
                    - GREATEST(lower(n.available), preceding.occupied_until, %(now)s) AS gap,
                    count(*) OVER (PARTITION BY n.fabric_id) AS together
             FROM inventory_node n {following(but_lapsed=False)} {PRECEDING}
-            WHERE {wanted(region=request.region)}
+            WHERE {wanted(region=request.region, stack=request.stack)}
               {"AND n.id = ANY(%(among)s)" if narrowed else ""}
               AND {FREE}
         ), {"" if request.nodes == 1 else _group(request)}
@@ -176,7 +183,7 @@ def _pick_statement(request: CapacityRequest, *, now: datetime, narrowed: bool) 
             WHERE {group}
             ORDER BY place LIMIT %(quantity)s + %(spare)s
         )
-        SELECT n.id, ARRAY({_in_the_way(request.region)})
+        SELECT n.id, ARRAY({_in_the_way(request)})
         FROM best JOIN inventory_node n ON n.id = best.id
         ORDER BY best.place LIMIT %(quantity)s
         FOR NO KEY UPDATE OF n SKIP LOCKED"""  # noqa: S608 - fragments of this module, values as parameters
@@ -203,7 +210,7 @@ def free(request: CapacityRequest, *, now: datetime, lock: bool = False) -> list
     statement = f"""
         SELECT n.id
         FROM inventory_node n {following(but_lapsed=False)}
-        WHERE {wanted(region=request.region)}
+        WHERE {wanted(region=request.region, stack=request.stack)}
           AND {FREE}
         ORDER BY n.id
         {"FOR NO KEY UPDATE OF n" if lock else ""}"""  # noqa: S608 - fragments of this module, values as parameters
@@ -250,10 +257,10 @@ def insert_lease(lease: Lease, request: CapacityRequest, *, node_pks: Sequence[i
         WITH lease AS (
             INSERT INTO leases_lease
                 (uid, organization_id, project_id, name, kind, state, state_changed_at, deadline, one_fabric,
-                 image, allowed_addresses, created_by_id, created_at)
+                 image, stack_id, allowed_addresses, created_by_id, created_at)
             VALUES
                 (%(uid)s, %(organization)s, %(project)s, %(name)s, %(kind)s, 'held', %(now)s, %(deadline)s,
-                 %(one_fabric)s, %(image)s, %(addresses)s::varchar[], %(created_by)s, %(now)s)
+                 %(one_fabric)s, %(image)s, %(stack_id)s, %(addresses)s::varchar[], %(created_by)s, %(now)s)
             RETURNING id
         ), term AS (
             INSERT INTO leases_term
@@ -278,6 +285,7 @@ def insert_lease(lease: Lease, request: CapacityRequest, *, node_pks: Sequence[i
         deadline=lease.deadline,
         one_fabric=lease.one_fabric,
         image=lease.image,
+        stack_id=lease.stack_id,
         addresses=lease.allowed_addresses,
         created_by=lease.created_by_id,
         currency=settings.SUBLET_CURRENCY,
@@ -293,6 +301,7 @@ def _of(request: CapacityRequest, **more: Any) -> dict[str, Any]:
         gpu_model=request.gpu_model,
         gpus_per_node=request.gpus_per_node,
         region=request.region,
+        stack=request.stack,
         start=request.start,
         end=request.end,
         **more,

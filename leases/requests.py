@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from django.utils.translation import gettext as _
 
 from inventory.models import GpuModel, InstanceType, Region
+from inventory.software import stack_for
 from portal.common.errors import InvalidInput
 from portal.common.periods import Period, aware_utc, period
 
@@ -23,7 +24,8 @@ class CapacityRequest:
 
     ``region`` is ``"aws/us-east-1"``, or a code alone where only one provider uses it;
     ``None`` means any, but always one region per lease. ``one_fabric`` demands that the
-    nodes share one fast interconnect.
+    nodes share one fast interconnect. ``stack`` is the slug of the software that they
+    must be able to start with; ``None`` means the provider account's own image.
     """
 
     gpu_model: str
@@ -33,6 +35,7 @@ class CapacityRequest:
     end: datetime
     region: str | None = None
     one_fabric: bool = False
+    stack: str | None = None
 
     @property
     def period(self) -> Period:
@@ -68,10 +71,10 @@ class CapacityRequest:
             raise InvalidInput(_("The start is more than five years ahead."), field="start")
         if end - start > FURTHEST:
             raise InvalidInput(_("A lease lasts five years at most. Choose an earlier end."), field="end")
-        return replace(self, start=start, end=end, region=self.region or None)
+        return replace(self, start=start, end=end, region=self.region or None, stack=self.stack or None)
 
     def check_catalog(self) -> None:
-        """Raise :class:`InvalidInput` for a GPU model, node size or region that the catalog lacks."""
+        """Raise :class:`InvalidInput` for a GPU model, node size, region or software that the catalog lacks."""
         sizes = set(
             InstanceType.objects.filter(gpu_model__slug=self.gpu_model).values_list(
                 "gpus_per_node", flat=True
@@ -95,6 +98,8 @@ class CapacityRequest:
             )
         if self.region:
             region_id(self.region)
+        if self.stack:
+            stack_for(self.stack)
 
     def as_dict(self) -> dict[str, object]:
         """Return JSON-serialisable facts, for the event log and for stored quotes."""
@@ -106,6 +111,8 @@ class CapacityRequest:
             "end": self.end.isoformat(),
             "region": self.region,
             "one_fabric": self.one_fabric,
+            # Left out where none is chosen, so that requests stored before stacks existed compare equal.
+            **({"stack": self.stack} if self.stack else {}),
         }
 
 

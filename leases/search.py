@@ -48,6 +48,7 @@ def free_nodes(
     period: Period,
     region: str | None = None,
     one_fabric: bool = False,
+    stack: str | None = None,
     now: datetime,
     confidential: bool | None = None,
 ) -> int:
@@ -63,7 +64,7 @@ def free_nodes(
         SELECT COALESCE(max(nodes), 0) FROM (
             SELECT count(*) AS nodes
             FROM inventory_node n {following(but_lapsed=True)}
-            WHERE {wanted(region=region, confidential=show_confidential(confidential))}
+            WHERE {wanted(region=region, confidential=show_confidential(confidential), stack=stack)}
               AND {FREE}
             GROUP BY {group}
         ) groups"""  # noqa: S608 - fragments of ours, values as parameters
@@ -71,6 +72,7 @@ def free_nodes(
         gpu_model=gpu_model,
         gpus_per_node=gpus_per_node,
         region=region,
+        stack=stack,
         start=period.lower,
         end=period.upper,
         now=now,
@@ -86,6 +88,7 @@ def fits(request: CapacityRequest, *, now: datetime) -> bool:
         period=request.period,
         region=request.region,
         one_fabric=request.one_fabric and request.nodes > 1,
+        stack=request.stack,
         now=now,
         confidential=True,
     )
@@ -120,6 +123,7 @@ def calendar(
     days: int,
     start: datetime,
     region: str | None = None,
+    stack: str | None = None,
     now: datetime,
     confidential: bool | None = None,
 ) -> list[CalendarRow]:
@@ -127,7 +131,8 @@ def calendar(
 
     A day is 24 hours from ``start`` (give midnight in the reader's zone). It counts for
     a node that could be leased for the whole of it, turnaround included; of a day that
-    has begun, the rest counts; days past are 0. Raises :class:`InvalidInput`.
+    has begun, the rest counts; days past are 0. With ``stack`` only nodes that have an
+    image of it count. Raises :class:`InvalidInput`.
     """
     if not 1 <= days <= MOST_DAYS:
         raise InvalidInput(_("Ask for 1 to %(most)s days.") % {"most": MOST_DAYS}, field="days")
@@ -141,7 +146,7 @@ def calendar(
         WITH {LAPSED}, nodes AS MATERIALIZED (
             SELECT n.id, n.instance_type_id, n.region_id, n.available, n.turnaround
             FROM inventory_node n
-            WHERE {wanted(gpu_model=False, region=region, confidential=show_confidential(confidential))}
+            WHERE {wanted(gpu_model=False, region=region, confidential=show_confidential(confidential), stack=stack)}
               AND {NEAR}
         ), spans AS (
             SELECT n.instance_type_id, n.region_id, 1 AS free, 0 AS held,
@@ -182,6 +187,7 @@ def calendar(
         statement,
         parameters(
             region=region,
+            stack=stack,
             days=days,
             start=start,
             now=now,

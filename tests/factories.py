@@ -21,6 +21,8 @@ from inventory.models import (
     Provider,
     ProviderAccount,
     Region,
+    SoftwareStack,
+    StackImage,
     Zone,
 )
 from leases.models import Lease
@@ -132,6 +134,41 @@ def make_instance_type(
         name=name or known,
         defaults={"gpu_model": make_gpu_model(slug=gpu_model), "gpus_per_node": gpus_per_node},
     )[0]
+
+
+def make_stack(
+    *, slug: str = "pytorch", images: dict[str, str] | None = None, **fields: Any
+) -> SoftwareStack:
+    """Return a stack with its images: what the launch takes, by ``provider`` or ``provider/region``.
+
+    A third part is the architecture: ``aws/us-east-1/arm64``, ``aws//arm64``.
+    """
+    fields = {
+        "name": slug.title(),
+        "operating_system": "Ubuntu 24.04",
+        "contents": [{"name": "PyTorch", "version": "2.7"}, {"name": "CUDA", "version": "12.8"}],
+    } | fields
+    stack = SoftwareStack.objects.create(slug=slug, **fields)
+    for place, reference in ({"aws": "ami-1"} if images is None else images).items():
+        provider, region, architecture = (*place.split("/"), "", "")[:3]
+        make_image(
+            stack=stack,
+            provider=provider,
+            region=region,
+            architecture=architecture or "x86_64",
+            reference=reference,
+        )
+    return stack
+
+
+def make_image(*, stack: SoftwareStack, provider: str = "aws", region: str = "", **fields: Any) -> StackImage:
+    """Return what a provider calls a stack, everywhere unless ``region`` is a code."""
+    return StackImage.objects.create(
+        stack=stack,
+        provider=make_provider(slug=provider),
+        region=make_region(region=f"{provider}/{region}") if region else None,
+        **{"reference": "ami-1", **fields},
+    )
 
 
 def make_account(*, provider: str = "aws", name: str = "", **fields: Any) -> ProviderAccount:
@@ -259,6 +296,7 @@ def make_request(
     hours: int = 24,
     region: str | None = None,
     one_fabric: bool = False,
+    stack: str | None = None,
 ) -> Any:
     """Return a capacity request of ``hours`` from ``start`` unless ``end`` is given."""
     from leases.requests import CapacityRequest
@@ -271,6 +309,7 @@ def make_request(
         end=end or start + timedelta(hours=hours),
         region=region,
         one_fabric=one_fabric,
+        stack=stack,
     )
 
 

@@ -1,9 +1,20 @@
 """Supply: what can be bought, what we hold, and how we know."""
 
-from inventory.models.catalog import GpuModel, InstanceType, Offer, PricePoint, Provider, Region, Zone
+from inventory.models.catalog import (
+    Architecture,
+    GpuModel,
+    InstanceType,
+    Offer,
+    PricePoint,
+    Provider,
+    Region,
+    Zone,
+)
 from inventory.models.holdings import Commitment, CommitmentDelivery, Fabric, Node, PollRun, ProviderAccount
+from inventory.models.software import SoftwareStack, StackImage
 
 __all__ = [
+    "Architecture",
     "Commitment",
     "CommitmentDelivery",
     "Fabric",
@@ -16,5 +27,7 @@ __all__ = [
     "Provider",
     "ProviderAccount",
     "Region",
+    "SoftwareStack",
+    "StackImage",
     "Zone",
 ]

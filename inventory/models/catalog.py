@@ -78,6 +78,13 @@ class GpuModel(models.Model):
         return self.name
 
 
+class Architecture(models.TextChoices):
+    """The processor's instruction set: an image for one does not start on the other."""
+
+    X86_64 = "x86_64", "x86-64"
+    ARM64 = "arm64", "Arm64"
+
+
 class InstanceType(models.Model):
     """A provider's SKU of a server with GPUs, e.g. ``p5.48xlarge``."""
 
@@ -88,6 +95,9 @@ class InstanceType(models.Model):
     vcpus = models.PositiveIntegerField(_("vCPUs"), null=True, blank=True)
     memory_gib = models.PositiveIntegerField(_("memory, GiB"), null=True, blank=True)
     interconnect = models.CharField(_("interconnect"), max_length=60, blank=True)  # "EFA 3200 Gbit/s"
+    architecture = models.CharField(
+        _("architecture"), max_length=16, choices=Architecture, default=Architecture.X86_64
+    )
 
     class Meta:
         verbose_name = _("instance type")

@@ -181,7 +181,8 @@ class LaunchGroup:
     ``reservation_id`` the launch targets that committed capacity and never falls back to
     on-demand, which would pay twice. ``client_token`` names the whole group and is also
     put in the tag :data:`TAG_TOKEN` of every machine (:mod:`~inventory.providers.naming`
-    where the vendor has names only). An empty ``image`` means the account's own default.
+    where the vendor has names only). An empty ``image`` means the account's own default, an empty
+    ``login_user`` (whom the keys let in) the account's own or the vendor's.
     """
 
     client_token: str
@@ -190,6 +191,7 @@ class LaunchGroup:
     region: str
     zone: str = ""
     image: str = ""
+    login_user: str = ""
     ssh_public_keys: tuple[str, ...] = ()
     user_data: str = ""
     tags: Mapping[str, str] = field(default_factory=dict)

@@ -12,7 +12,7 @@ from django.db.models import F, Q
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
-from inventory.models import GpuModel, Region
+from inventory.models import GpuModel, Region, SoftwareStack
 from portal.accounts.models import Organization, Project, SSHKey
 from portal.common.ids import public_id
 
@@ -49,7 +49,15 @@ class Lease(models.Model):
         _("deadline"), null=True, blank=True, help_text=_("When a hold lapses or a payment is due.")
     )
     one_fabric = models.BooleanField(_("one fabric"), default=False)
-    image = models.CharField(_("image"), max_length=120, blank=True)
+    image = models.CharField(_("image"), max_length=120, blank=True)  # the provider's words; a stack beats it
+    stack = models.ForeignKey(
+        SoftwareStack,
+        on_delete=models.PROTECT,
+        null=True,
+        blank=True,
+        related_name="leases",
+        verbose_name=_("software"),
+    )
     ssh_keys = models.ManyToManyField(SSHKey, blank=True, related_name="+")
     allowed_addresses = ArrayField(
         models.CharField(max_length=49), default=list, blank=True, verbose_name=_("allowed addresses")

@@ -63,7 +63,7 @@ def _grant(lease: Lease, instance: Instance, now: datetime) -> None:
         instance=instance,
         lease=lease,
         endpoint=endpoint(instance),
-        username=str(instance.account.options.get("user") or "ubuntu"),
+        username=instance.intent.login_user or str(instance.account.options.get("user") or "ubuntu"),
         granted_at=now,
     )
 

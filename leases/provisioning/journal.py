@@ -18,7 +18,7 @@ from inventory.providers import base, errors
 from inventory.providers.errors import ProviderError
 from leases import lifecycle
 from leases.models import Allocation, Instance, LaunchIntent, Lease, LeaseNetwork, Shortfall
-from leases.provisioning import networks, shortfalls, upstream
+from leases.provisioning import images, networks, shortfalls, upstream
 from leases.provisioning.claims import LISTING_LAG, Claimed, Clock, backoff, claim_next, release
 from leases.provisioning.facts import RUNS, UNUSABLE, is_occupied
 from leases.provisioning.messages import DAILY, tell_customer, tell_staff
@@ -177,7 +177,8 @@ def _settle(claimed: Claimed[LaunchIntent], providers: upstream.Providers, clock
         with providers.of(intent.account) as provider:
             group = launch_group(intent, provider.capabilities)
         called_at = clock()
-        if not claimed.extend(clock, called_at=called_at):
+        asked = {"image": group.image, "login_user": group.login_user}
+        if not claimed.extend(clock, called_at=called_at, **asked):
             return False
         with providers.of(intent.account) as provider:
             machine = provider.launch(group)[0]
@@ -193,7 +194,8 @@ def launch_group(
     """Return what to ask the provider for: one machine, on the commitment's reservation and nothing else.
 
     One SSH key goes in by the key pair, several by user data (the key pair holds one).
-    Raises :class:`ProviderError` for a commitment without the reservation to target.
+    Raises :class:`ProviderError` for a commitment without the reservation to target, and
+    for software that has no image there any more.
     """
     allocation, lease = intent.allocation, intent.allocation.lease
     assert lease is not None, "allocations with an intent belong to a lease"
@@ -205,13 +207,15 @@ def launch_group(
         )
     network = LeaseNetwork.objects.get(lease=lease, account=intent.account, region=node.region)
     keys = networks.public_keys(lease)
+    image = images.image_for(lease=lease, node=node)
     return base.LaunchGroup(
         client_token=intent.token,
         count=1,
         instance_type=node.instance_type.name,
         region=node.region.code,
         zone=node.zone.code,
-        image=lease.image,
+        image=image.reference,
+        login_user=image.login_user,
         ssh_public_keys=() if len(keys) == 1 and network.key_name else keys,
         tags=upstream.machine_tags(lease, intent),
         reservation_id=(commitment.reservation_id or None) if commitment else None,

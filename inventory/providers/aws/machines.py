@@ -70,7 +70,7 @@ def launch_parameters(session: AwsSession, group: LaunchGroup) -> dict[str, Any]
     """
     all_tags = tag_list({**group.tags, TAG_TOKEN: group.client_token})
     parameters: dict[str, Any] = {
-        "ImageId": group.image or default_image(session, group.region),
+        "ImageId": image_id(session, group.region, group.image),
         "InstanceType": group.instance_type,
         "MinCount": group.count,
         "MaxCount": group.count,
@@ -123,11 +123,15 @@ def user_data(keys: Sequence[str], data: str) -> str:
     return message.as_string()
 
 
-def default_image(session: AwsSession, region: str) -> str:
-    """Return the account's image for a region, by id or by SSM parameter."""
-    if image := session.by_region("image", region):
+def image_id(session: AwsSession, region: str, image: str) -> str:
+    """Return the AMI id of an image: one itself, or what an SSM parameter (``/…``, ``ssm:…``) holds now.
+
+    Without an image, the account's own for the region, by id or by SSM parameter.
+    """
+    image = image or session.by_region("image", region)
+    if image and not image.startswith(("/", "ssm:")):
         return image
-    parameter = session.by_region("image_ssm_parameter", region)
+    parameter = image.removeprefix("ssm:") or session.by_region("image_ssm_parameter", region)
     if not parameter:
         raise ProviderError(
             _("No image for %(region)s: set “image” or “image_ssm_parameter” on the account.")
