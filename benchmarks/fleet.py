@@ -49,8 +49,8 @@ INSERT INTO inventory_region (id, provider_id, code, name) VALUES (1, 1, 'one', 
 INSERT INTO inventory_zone (id, region_id, code) VALUES (1, 1, 'one-a');
 INSERT INTO inventory_provideraccount
     (id, provider_id, name, account_id, options, delivery_probe, resale_allowed, stock_confidential, enabled,
-     poll_interval)
-VALUES (1, 1, 'Benchmark', '', '{{}}', 'ssh', true, false, true, '15 minutes');
+     poll_interval, poll_failures)
+VALUES (1, 1, 'Benchmark', '', '{{}}', 'ssh', true, false, true, '15 minutes', 0);
 INSERT INTO inventory_gpumodel (id, slug, name, vendor, memory_gib, family)
 SELECT t, 'bench-' || t - 1, 'Benchmark ' || t - 1, 'nvidia', 80, '' FROM generate_series(1, {types}) t;
 INSERT INTO inventory_instancetype (id, provider_id, name, gpu_model_id, gpus_per_node, interconnect)

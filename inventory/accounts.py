@@ -49,8 +49,10 @@ def set_credentials(
                 raise InvalidInput(_("“%(label)s” is too long.") % {"label": fields[name].label}, field=name)
         values = {name: value for name, value in values.items() if value}
         account.credentials = encrypt(values)
-        account.next_poll_at = None
-        account.save(update_fields=["credentials", "next_poll_at"])
+        # With new credentials the account starts afresh.
+        account.next_poll_at = account.circuit_opened_at = None
+        account.poll_failures = 0
+        account.save(update_fields=["credentials", "next_poll_at", "circuit_opened_at", "poll_failures"])
         events.record(
             kind="provider_account.credentials_changed",
             subject_type="provider_account",

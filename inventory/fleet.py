@@ -17,7 +17,7 @@ from portal.common.transactions import require_transaction
 
 @dataclass(frozen=True, slots=True)
 class Freshness:
-    """When an offer was last confirmed: by the last complete poll of its region, and its price."""
+    """When an offer was last confirmed: by its account's last complete poll of its region, and its price."""
 
     polled_at: datetime | None  # None: never polled completely, known from a rate card
     price_seen_at: datetime | None
@@ -30,18 +30,24 @@ class Freshness:
 def freshness(offers: Iterable[Offer]) -> dict[int, Freshness]:
     """Return each offer's freshness by offer id, with one query for all of them.
 
-    The age is that of the last *complete* poll of the provider and region (P4): a poll
-    that failed or returned half refreshes nothing.
+    The age is that of the last *complete* poll of the region by the account that tells
+    about the offer, or by any where none does (P4): a poll that failed or returned half
+    refreshes nothing.
     """
     offers = list(offers)
-    polled = dict(
-        PollRun.objects.filter(
-            state=PollRun.State.COMPLETE, region_id__in={offer.region_id for offer in offers}
-        )
-        .values_list("region_id")
-        .annotate(last=Max("finished_at"))
+    complete = PollRun.objects.filter(
+        state=PollRun.State.COMPLETE, region_id__in={offer.region_id for offer in offers}
     )
-    return {offer.pk: Freshness(polled.get(offer.region_id), offer.price_seen_at) for offer in offers}
+    polled: dict[tuple[int | None, int | None], datetime] = {}
+    for account, region, last in complete.values_list("account_id", "region_id").annotate(
+        last=Max("finished_at")
+    ):
+        polled[account, region] = last
+        polled[None, region] = max(last, polled.get((None, region), last))
+    return {
+        offer.pk: Freshness(polled.get((offer.account_id, offer.region_id)), offer.price_seen_at)
+        for offer in offers
+    }
 
 
 def set_available(node: Node, available: Period) -> None:

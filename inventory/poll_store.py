@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import json
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from django.db import connection
+from django.db.models import Max
 
 from inventory.answers import CheckedCatalog
-from inventory.models import PollRun, ProviderAccount, Zone
-from inventory.prices import (
-    API,
-    NewPrice,
-    lock_catalog,
-    offer_ids,
-    set_prices,
-    withdraw_others,
-    write_offers,
-)
+from inventory.models import PollRun, ProviderAccount, Region, Zone
+from inventory.prices import API, Teller, lock_catalog, withdraw_others, write_offers
 from portal.common.transactions import require_transaction
+
+# An account without a complete poll for three intervals (at least an hour) has gone silent.
+SILENT_POLLS = 3
+SILENT = timedelta(hours=1)
 
 
 def store_catalog(*, run: PollRun, checked: CheckedCatalog, now: datetime) -> None:
@@ -32,34 +29,33 @@ def store_catalog(*, run: PollRun, checked: CheckedCatalog, now: datetime) -> No
     lock_catalog(region.provider_id)
     _add_zones(region.pk, checked.zones)
     _update_types(checked.details)
-    rows = [offer.row for offer in checked.offers]
-    written = write_offers(rows=rows, signals=True, now=now)
-    ids = offer_ids(rows)
-    if checked.complete and _only_account(run.account):
-        written += withdraw_others(region_id=region.pk, seen={ids[row.key] for row in rows}, now=now)
-    prices = set_prices(
-        prices=[
-            NewPrice(offer_id=ids[offer.row.key], price=offer.price, currency=offer.currency)
-            for offer in checked.offers
-            if offer.price is not None
-        ],
-        source=API,
-        now=now,
-    )
+    teller = Teller(run.account_id, _heard(run.account, region, now))
+    written = write_offers(rows=checked.offers, source=API, now=now, teller=teller)
+    withdrawn = withdraw_others(region_id=region.pk, teller=teller, now=now) if checked.complete else 0
     run.state = PollRun.State.COMPLETE if checked.complete else PollRun.State.PARTIAL
     run.finished_at = now
     run.offers_seen = checked.seen
-    run.offers_written = written
-    run.prices_written = prices
+    run.offers_written = written.added + written.changed + withdrawn
+    run.prices_written = written.prices
     run.unknown_types = list(checked.unknown_types)
-    run.error = checked.error()
+    run.error = checked.problems.text()
     run.save()
 
 
-def _only_account(account: ProviderAccount) -> bool:
-    """Return whether nobody else polls this provider: two accounts may be shown different offers."""
-    others = ProviderAccount.objects.filter(provider_id=account.provider_id, enabled=True)
-    return not others.exclude(pk=account.pk).exists()
+def _heard(account: ProviderAccount, region: Region, now: datetime) -> tuple[int, ...]:
+    """Return the provider's other accounts that were polled completely in this region lately."""
+    others = (
+        ProviderAccount.objects.filter(
+            provider_id=region.provider_id,
+            enabled=True,
+            poll_runs__region=region,
+            poll_runs__state=PollRun.State.COMPLETE,
+        )
+        .exclude(pk=account.pk)
+        .values_list("pk", "poll_interval")
+        .annotate(last=Max("poll_runs__finished_at"))
+    )
+    return tuple(pk for pk, every, last in others if last > now - max(every * SILENT_POLLS, SILENT))
 
 
 def _add_zones(region_id: int, codes: tuple[str, ...]) -> None:
@@ -70,6 +66,8 @@ def _add_zones(region_id: int, codes: tuple[str, ...]) -> None:
 
 
 def _update_types(details: tuple[dict[str, int], ...]) -> None:
+    if not details:
+        return
     with connection.cursor() as cursor:
         cursor.execute(
             """

@@ -1,91 +1,98 @@
 """Ask a provider what it sells, and keep what it said with its age.
 
 A poll is claimed with a token, so that two workers never poll one account at once. The
-network is used outside of transactions; each region is stored in one, and only where
-the claim is still ours. A poll that fails or returns half deletes nothing (P4).
+network is used outside of transactions, in threads with a time limit; each region is
+stored in one transaction, and only where the claim is still ours. A poll that fails or
+returns half deletes nothing (P4).
 """
 
 from __future__ import annotations
 
 import logging
-import random
 import time
+import traceback
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Collection
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Any
 
-from django.db.models import F, Max, Min, Q
+from django.db.models import F, Max, Q
 from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
 
-from inventory.answers import check_catalog
+from inventory import circuit
+from inventory.answers import CURRENCY, check_catalog, is_code
+from inventory.fetching import Answer, Calls
 from inventory.models import PollRun, ProviderAccount, Region
 from inventory.poll_store import store_catalog
-from inventory.providers.base import Catalog, Provider
-from inventory.providers.errors import AuthFailed, ProviderError, RateLimited
+from inventory.providers.base import Provider, RegionInfo
+from inventory.providers.errors import AuthFailed, BadAnswer, ProviderError, RateLimited, TimedOut
 from inventory.providers.registry import provider_for
+from portal.common.secrecy import without_secrets
+from portal.common.text import one_line
 from portal.common.transactions import durable
 
 log = logging.getLogger(__name__)
 
-# Longer than the slowest region takes with every retry; renewed before each region.
-CLAIM = timedelta(minutes=10)
-LONGEST_PAUSE = timedelta(hours=6)
+CLAIM = timedelta(minutes=5)  # without renewal; a dead worker's account waits as long
+RENEWAL = timedelta(minutes=1)
+PATIENCE = timedelta(minutes=5)  # for one region
+WHOLE_POLL = timedelta(minutes=15)  # below Celery's time limits
+MOST_REGIONS = 500
+MOST_AT_ONCE = 8
+LONGEST_ERROR = 4_000  # characters
 
 
 class ClaimLost(Exception):
     """The claim ran out and another worker took over: whatever we know is not stored."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Claim:
-    """Our right to poll an account, and the clock that began at ``now``."""
+@dataclass(slots=True)
+class _Poll:
+    """Our right to poll an account, the clock that began at ``began``, and what came of it."""
 
     account: ProviderAccount
     token: uuid.UUID
     began: datetime
     monotonic: float
+    renewed: datetime
+    trial: bool
+    runs: list[PollRun] = field(default_factory=list)
+    stored: int = 0  # regions
+    refused: bool = False  # the credentials
+    asked: timedelta = timedelta()  # the pause that the provider asked for
+    over: bool = False  # the other regions would fail too
 
     def now(self) -> datetime:
         return self.began + timedelta(seconds=time.monotonic() - self.monotonic)
 
 
-def poll_account(*, account_id: int, now: datetime) -> list[PollRun]:
+def poll_account(*, account_id: int, now: datetime, only_due: bool = False) -> list[PollRun]:
     """Poll every region of an account and return one finished run per region.
 
-    Returns nothing when the account is disabled or another worker polls it now. Never
+    Returns nothing when the account is disabled, another worker polls it now, or, with
+    ``only_due``, its next poll is not due. After failures one region is tried first. Never
     raises for what a provider does wrong: the run's state and error say it.
     """
-    claim = _claim(account_id, now)
-    if claim is None:
+    poll = _claim(account_id, now, only_due)
+    if poll is None:
         return []
-    runs: list[PollRun] = []
-    pause = timedelta()
-    regions: list[str] = []
     try:
-        with _failing_run(claim, None, runs) as failure:
-            provider = provider_for(claim.account)
-            regions = [region.code for region in provider.regions()]
-        pause = failure.pause
-        for code in regions:
-            failure = _poll_region(claim, provider, code, runs)
-            pause = max(pause, failure.pause)
-            if failure.of_account:
-                break
+        _poll(poll)
     except ClaimLost:
         log.warning("poll_claim_lost", extra={"account": account_id})
     finally:
-        _release(claim, runs, pause)
-    return runs
+        _release(poll)
+    return poll.runs
 
 
 def due_accounts(*, now: datetime) -> list[int]:
     """Return the accounts whose next poll is due and that nobody polls now."""
     return list(
-        ProviderAccount.objects.filter(_free(now), enabled=True)
+        ProviderAccount.objects.filter(_free(now), _due(now), enabled=True)
         .exclude(provider__kind="")
-        .filter(Q(next_poll_at=None) | Q(next_poll_at__lte=now))
         .order_by(F("next_poll_at").asc(nulls_first=True), "pk")
         .values_list("pk", flat=True)
     )
@@ -105,117 +112,265 @@ def forget_old_runs(*, now: datetime, keep: timedelta = timedelta(days=30)) -> i
 
 
 def _free(now: datetime) -> Q:
-    return Q(claim_token=None) | Q(claim_expires_at__lte=now)
+    # A claim that ends later than any can was made while the clock was ahead.
+    ahead = now + CLAIM + WHOLE_POLL
+    return Q(claim_token=None) | Q(claim_expires_at__lte=now) | Q(claim_expires_at__gt=ahead)
 
 
-def _claim(account_id: int, now: datetime) -> _Claim | None:
+def _due(now: datetime) -> Q:
+    # So was a poll planned for later than the longest pause.
+    ahead = now + circuit.LONGEST_ASKED + F("poll_interval") * 2
+    return Q(next_poll_at=None) | Q(next_poll_at__lte=now) | Q(next_poll_at__gt=ahead)
+
+
+def _claim(account_id: int, now: datetime, only_due: bool) -> _Poll | None:
     token = uuid.uuid4()
     with durable():
-        mine = ProviderAccount.objects.filter(_free(now), pk=account_id, enabled=True).update(
-            claim_token=token, claim_expires_at=now + CLAIM
-        )
-        if not mine:
+        free = ProviderAccount.objects.filter(_free(now), pk=account_id, enabled=True)
+        if only_due:
+            free = free.filter(_due(now))
+        if not free.update(claim_token=token, claim_expires_at=now + CLAIM):
             return None
         # Runs of a worker that died before it could finish them.
         PollRun.objects.filter(account_id=account_id, state=PollRun.State.RUNNING).update(
             state=PollRun.State.FAILED, finished_at=now, error=_("The worker stopped before the poll ended.")
         )
         account = ProviderAccount.objects.select_related("provider").get(pk=account_id)
-    return _Claim(account, token, now, time.monotonic())
+    trial = account.circuit_opened_at is not None
+    return _Poll(account, token, now, time.monotonic(), renewed=now, trial=trial)
 
 
-def _held(claim: _Claim) -> None:
+def _held(poll: _Poll) -> None:
     """Part: lock the account and renew our claim, or raise :class:`ClaimLost`."""
-    account = (
-        ProviderAccount.objects.select_for_update(no_key=True, of=("self",))
-        .filter(pk=claim.account.pk, claim_token=claim.token)
-        .first()
-    )
-    if account is None:
+    poll.renewed = poll.now()
+    mine = ProviderAccount.objects.filter(pk=poll.account.pk, claim_token=poll.token)
+    if not mine.update(claim_expires_at=poll.renewed + CLAIM):
         raise ClaimLost
-    account.claim_expires_at = claim.now() + CLAIM
-    account.save(update_fields=["claim_expires_at"])
 
 
-@dataclass(slots=True)
-class _Failure:
-    """What went wrong, as far as it decides how to go on."""
-
-    of_account: bool = False  # the other regions would fail too
-    pause: timedelta = timedelta()
-
-
-@contextmanager
-def _failing_run(claim: _Claim, run: PollRun | None, runs: list[PollRun]) -> Iterator[_Failure]:
-    """Turn whatever the provider raises into a failed run with a readable error."""
-    failure = _Failure()
+def _poll(poll: _Poll) -> None:
+    calls = Calls()
     try:
-        yield failure
-        return
+        provider = provider_for(poll.account)
+        calls.start("", provider.regions)
+        codes = _region_codes(poll, _wait(poll, calls, poll.now() + PATIENCE).get())
+        at_once = max(1, min(int(getattr(provider, "regions_at_once", 1)), MOST_AT_ONCE))
     except ClaimLost:
-        if run is not None:
-            _fail(claim, run, _("The poll took too long, and another worker took over."))
         raise
-    except ProviderError as error:
+    except Exception as error:  # noqa: BLE001 - told in the run, see _failure
+        _fail(poll, None, error)
+        return
+    waiting = deque(codes)
+    flying: dict[str, tuple[PollRun, datetime]] = {}
+    try:
+        while waiting or flying:
+            while waiting and len(flying) < (1 if poll.trial else at_once) and not poll.over:
+                code = waiting.popleft()
+                flying[code] = (_begin(poll, code), poll.now() + PATIENCE)
+                calls.start(code, lambda code=code: provider.offers(code))
+            if not flying:
+                break
+            answer = _wait(poll, calls, min(until for _run, until in flying.values()))
+            _settle(poll, provider, answer, flying)
+            if poll.now() - poll.began > WHOLE_POLL:
+                poll.over = True
+                _note_left(poll, len(waiting))
+                waiting.clear()
+    except ClaimLost:
+        for run, _until in flying.values():
+            _finish_failed(poll, run, _("The poll took too long, and another worker took over."))
+        raise
+
+
+def _settle(
+    poll: _Poll, provider: Provider, answer: Answer, flying: dict[str, tuple[PollRun, datetime]]
+) -> None:
+    """Store an answer; an empty one means that somebody ran out of time."""
+    if answer.key not in flying:
+        if not answer.key:
+            for code, (run, until) in list(flying.items()):
+                if until <= poll.now():
+                    del flying[code]
+                    _fail(poll, run, _too_slow(PATIENCE))
+        return  # else it came too late, and its run has failed already
+    run, _until = flying[answer.key]
+    try:
+        checked = check_catalog(
+            answer.get(),
+            region=run.region,
+            capabilities=provider.capabilities,
+            currency=str(poll.account.options.get("currency") or CURRENCY).upper(),
+        )
+        with durable():
+            _held(poll)
+            store_catalog(run=run, checked=checked, now=poll.now())
+    except ClaimLost:
+        raise
+    except Exception as error:  # noqa: BLE001 - told in the run, see _failure
+        del flying[answer.key]
+        _fail(poll, run, error)
+        return
+    del flying[answer.key]
+    poll.runs.append(run)
+    poll.stored += 1
+    poll.trial = False
+
+
+def _wait(poll: _Poll, calls: Calls, until: datetime) -> Answer:
+    """Return the next answer, or at ``until`` an empty one with an error; renew the claim meanwhile."""
+    while True:
+        now = poll.now()
+        if now - poll.renewed >= RENEWAL:
+            with durable():
+                _held(poll)
+        seconds = min(until - now, RENEWAL).total_seconds()
+        if answer := calls.next(seconds=seconds):
+            return answer
+        if poll.now() >= until:
+            return Answer("", error=_too_slow(PATIENCE))
+
+
+def _region_codes(poll: _Poll, answer: Any) -> list[str]:
+    """Return the regions to poll, those first that were polled the longest ago."""
+    if not isinstance(answer, list | tuple) or not all(isinstance(item, RegionInfo) for item in answer):
+        raise BadAnswer(_("The adapter’s list of regions is not one."))
+    codes = list(dict.fromkeys(item.code for item in answer))
+    for code in codes:
+        if not is_code(code):
+            raise BadAnswer(
+                _("The provider lists a region “%(text)s”: that is no code.") % {"text": one_line(code)}
+            )
+    if not codes:
+        raise BadAnswer(_("The provider lists no region for this account."))
+    if len(codes) > MOST_REGIONS:
+        raise BadAnswer(_("The provider lists %(n)s regions: that is no answer.") % {"n": len(codes)})
+    wanted = poll.account.options.get("regions")
+    if isinstance(wanted, list) and wanted:
+        if missing := [code for code in wanted if code not in codes]:
+            trial, poll.trial = poll.trial, False  # ours to correct: it says nothing about the provider
+            _fail(poll, None, _unknown_regions(missing, codes))
+            poll.trial = trial
+        codes = [code for code in codes if code in wanted]
+    last = dict(
+        PollRun.objects.filter(account=poll.account, region__code__in=codes)
+        .values_list("region__code")
+        .annotate(last=Max("finished_at"))
+    )
+    polled = [code for code in codes if last.get(code)]
+    return [code for code in codes if code not in polled] + sorted(polled, key=lambda code: last[code])
+
+
+def _unknown_regions(missing: Collection[object], codes: Collection[str]) -> ProviderError:
+    return ProviderError(
+        _(
+            "The account’s options name regions that the provider does not list: %(missing)s. "
+            "Correct “regions”; listed are %(listed)s."
+        )
+        % {
+            "missing": ", ".join(one_line(code) for code in list(missing)[:10]),
+            "listed": ", ".join(sorted(codes)[:40]),
+        }
+    )
+
+
+def _begin(poll: _Poll, code: str) -> PollRun:
+    with durable():
+        _held(poll)
+        region, _created = Region.objects.get_or_create(provider=poll.account.provider, code=code)
+        return PollRun.objects.create(account=poll.account, region=region, started_at=poll.now())
+
+
+def _too_slow(patience: timedelta) -> TimedOut:
+    minutes = int(patience.total_seconds() // 60)
+    return TimedOut(
+        ngettext(
+            "The provider has not answered completely within %(n)s minute.",
+            "The provider has not answered completely within %(n)s minutes.",
+            minutes,
+        )
+        % {"n": minutes}
+    )
+
+
+def _note_left(poll: _Poll, left: int) -> None:
+    if left:
+        text = ngettext(
+            "The poll took too long: %(n)s region was left for the next one, which begins with it.",
+            "The poll took too long: %(n)s regions were left for the next one, which begins with them.",
+            left,
+        )
+        _fail(poll, None, TimedOut(text % {"n": left}))
+
+
+def _fail(poll: _Poll, run: PollRun | None, error: Exception) -> None:
+    """Turn whatever the provider raised into a failed run with a readable error."""
+    if isinstance(error, ProviderError):
         message = str(error)
-        failure.of_account = isinstance(error, (RateLimited, AuthFailed))
         if isinstance(error, RateLimited):
-            failure.pause = timedelta(seconds=error.retry_after)
-    except Exception as error:
+            poll.over = True
+            poll.asked = max(poll.asked, circuit.asked_pause(error.retry_after))
+        # Where another region was just read, the credentials are good, and not allowed in this one.
+        elif isinstance(error, AuthFailed) and not poll.stored:
+            poll.over = poll.refused = True
+    else:
         # An adapter may come from another package: its bug must show in the run, and not end the poll.
-        log.exception("poll_adapter_failed", extra={"account": claim.account.pk})
+        # Not as exc_info: a report of it would hold the credentials among the frames' variables.
+        log.error(
+            "poll_adapter_failed",
+            extra={
+                "account": poll.account.pk,
+                "traceback": without_secrets("".join(traceback.format_exception(error))),
+            },
+        )
         message = _("The poll failed unexpectedly (%(error)s); the worker’s log says where.") % {
             "error": type(error).__name__
         }
+    if poll.trial:
+        poll.over = True
     if run is None:
-        run = PollRun(account=claim.account, started_at=claim.began)
-    _fail(claim, run, message)
-    runs.append(run)
+        run = PollRun(account=poll.account, started_at=poll.began)
+    _finish_failed(poll, run, message)
+    poll.runs.append(run)
 
 
-def _fail(claim: _Claim, run: PollRun, message: str) -> None:
+def _finish_failed(poll: _Poll, run: PollRun, message: str) -> None:
     run.state = PollRun.State.FAILED
-    run.error = message
-    run.finished_at = claim.now()
+    run.error = _storable(without_secrets(message))
+    run.finished_at = poll.now()
+    run.offers_seen = run.offers_written = run.prices_written = 0
+    run.unknown_types = []
     with durable():
         run.save()
 
 
-def _poll_region(claim: _Claim, provider: Provider, code: str, runs: list[PollRun]) -> _Failure:
-    with durable():
-        _held(claim)
-        region, _created = Region.objects.get_or_create(provider=claim.account.provider, code=code)
-        run = PollRun.objects.create(account=claim.account, region=region, started_at=claim.now())
-    with _failing_run(claim, run, runs) as failure:
-        answer: Catalog = provider.offers(code)
-        checked = check_catalog(answer, region=region, capabilities=provider.capabilities)
-        with durable():
-            _held(claim)
-            store_catalog(run=run, checked=checked, now=claim.now())
-        runs.append(run)
-    return failure
+def _storable(message: str) -> str:
+    lines = [one_line(line, longest=LONGEST_ERROR) for line in message[:LONGEST_ERROR].splitlines()]
+    return "\n".join(lines)
 
 
-def _release(claim: _Claim, runs: list[PollRun], pause: timedelta) -> None:
-    now = claim.now()
-    wait = max(_interval(claim.account, runs, now), pause)
-    # Some jitter, so that accounts with one interval do not meet every time.
-    wait *= random.uniform(1.0, 1.1)  # noqa: S311
+def _release(poll: _Poll) -> None:
+    now = poll.now()
     with durable():
-        ProviderAccount.objects.filter(pk=claim.account.pk, claim_token=claim.token).update(
-            claim_token=None, claim_expires_at=None, next_poll_at=now + wait
+        account = (
+            ProviderAccount.objects.select_for_update(no_key=True, of=("self",))
+            .filter(pk=poll.account.pk, claim_token=poll.token)
+            .first()
         )
-
-
-def _interval(account: ProviderAccount, runs: list[PollRun], now: datetime) -> timedelta:
-    """Return the time to the next poll: after failures, as long again as they have lasted.
-
-    That doubles the pause with every failed poll, up to six hours.
-    """
-    if any(run.state != PollRun.State.FAILED for run in runs):
-        return account.poll_interval
-    history = PollRun.objects.filter(account=account)
-    last_good = history.exclude(state=PollRun.State.FAILED).aggregate(at=Max("started_at"))["at"]
-    failed = history.filter(started_at__gt=last_good) if last_good else history
-    since = failed.aggregate(at=Min("started_at"))["at"] or now
-    return max(min(now - since, LONGEST_PAUSE), account.poll_interval)
+        if account is None:
+            return
+        if poll.stored:
+            circuit.succeeded(account, now=now)
+            if poll.asked:
+                account.next_poll_at = max(account.next_poll_at, now + poll.asked)
+        else:
+            circuit.failed(account, refused=poll.refused, asked=poll.asked, now=now)
+        account.claim_token = account.claim_expires_at = None
+        account.save(
+            update_fields=[
+                "claim_token",
+                "claim_expires_at",
+                "next_poll_at",
+                "poll_failures",
+                "circuit_opened_at",
+            ]
+        )

@@ -1,13 +1,16 @@
-"""Offers and their prices, written as sets. Unchanged rows are not touched (P5)."""
+"""Offers and their prices, written as sets. Unchanged rows are not touched (P5).
+
+What came is copied into a temporary table and compared with what is stored in one
+statement; only the difference is written. See ``benchmarks/polling.py``.
+"""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
+from typing import NamedTuple
 
 from django.db import connection
 from django.db.backends.utils import CursorWrapper
@@ -20,30 +23,44 @@ API = "api"
 
 # numeric(20,8) holds more, but a price per hour above this is a unit mistake.
 HIGHEST_PRICE = Decimal(1_000_000)
+CHUNK = 5_000  # lines that are copied at once
 
 
-@dataclass(frozen=True, slots=True)
-class OfferRow:
-    """What is sold where; ``purchase`` and ``availability`` are values of :class:`Offer`'s choices."""
+class OfferRow(NamedTuple):
+    """What is sold where; ``purchase`` and ``availability`` are values of :class:`Offer`'s choices.
+
+    ``price`` is per hour of the whole instance in ``currency``, or None where it is not known.
+    """
 
     instance_type_id: int
     region_id: int
     purchase: str
     availability: str = Offer.Availability.UNKNOWN
     zones: tuple[str, ...] = ()
-
-    @property
-    def key(self) -> tuple[int, int, str]:
-        return self.instance_type_id, self.region_id, self.purchase
+    price: Decimal | None = None
+    currency: str = "USD"
 
 
 @dataclass(frozen=True, slots=True)
-class NewPrice:
-    """A price per hour of the whole instance."""
+class Teller:
+    """The account whose poll tells about offers, and the others whose word counts as well.
 
-    offer_id: int
-    price: Decimal
-    currency: str = "USD"
+    An offer is told about by one account at a time. Another one takes it over only where
+    that account is not among ``others`` (it went silent, or is disabled), or where it sees
+    the offer in stock and that account does not.
+    """
+
+    account_id: int
+    others: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """How many offers were added, how many changed their signal, and how many prices are new."""
+
+    added: int
+    changed: int
+    prices: int
 
 
 def lock_catalog(provider_id: int) -> Provider:
@@ -52,144 +69,209 @@ def lock_catalog(provider_id: int) -> Provider:
     return Provider.objects.select_for_update(no_key=True, of=("self",)).get(pk=provider_id)
 
 
-def write_offers(*, rows: Sequence[OfferRow], signals: bool, now: datetime) -> int:
-    """Part: insert new offers, and change those whose availability or zones differ.
+def write_offers(
+    *,
+    rows: Sequence[OfferRow],
+    source: str,
+    now: datetime,
+    teller: Teller | None = None,
+    only_missing: bool = False,
+) -> Written:
+    """Part: make these the offers, and their prices from ``now`` on.
 
-    Without ``signals`` (a rate card knows no stock) existing offers are left alone.
-    Returns how many rows were written. Call :func:`lock_catalog` first.
-    """
-    require_transaction()
-    on_conflict = (
-        """
-        UPDATE SET availability = EXCLUDED.availability, zones = EXCLUDED.zones, changed_at = EXCLUDED.changed_at
-        WHERE (o.availability, o.zones) IS DISTINCT FROM (EXCLUDED.availability, EXCLUDED.zones)
-        """
-        if signals
-        else "NOTHING"
-    )
-    with connection.cursor() as cursor:
-        cursor.execute(
-            f"""
-            INSERT INTO inventory_offer AS o
-                (instance_type_id, region_id, purchase, availability, zones,
-                 currency, price_source, first_seen_at, changed_at)
-            SELECT r.instance_type_id, r.region_id, r.purchase, r.availability, r.zones, 'USD', '', %(now)s, %(now)s
-            FROM jsonb_to_recordset(%(rows)s::jsonb) AS r(
-                instance_type_id bigint, region_id bigint, purchase text, availability text, zones text[])
-            ON CONFLICT (instance_type_id, region_id, purchase) DO {on_conflict}
-            """,  # noqa: S608 - one of two texts above
-            {"rows": json.dumps([asdict(row) for row in rows]), "now": now},
-        )
-        return int(cursor.rowcount)
-
-
-def withdraw_others(*, region_id: int, seen: Collection[int], now: datetime) -> int:
-    """Part: mark a region's offers unavailable that a complete poll no longer lists.
-
-    Nothing is deleted: leases, prices and quotes refer to offers. Returns how many changed.
-    """
-    require_transaction()
-    return (
-        Offer.objects.filter(region_id=region_id)
-        .exclude(pk__in=seen)
-        .exclude(availability=Offer.Availability.UNAVAILABLE)
-        .update(availability=Offer.Availability.UNAVAILABLE, changed_at=now)
-    )
-
-
-def offer_ids(rows: Sequence[OfferRow]) -> dict[tuple[int, int, str], int]:
-    """Return the offers' ids by (instance type, region, purchase)."""
-    offers = Offer.objects.filter(
-        region_id__in={row.region_id for row in rows},
-        instance_type_id__in={row.instance_type_id for row in rows},
-    ).values_list("instance_type_id", "region_id", "purchase", "pk")
-    return {(type_id, region_id, purchase): pk for type_id, region_id, purchase, pk in offers}
-
-
-def set_prices(*, prices: Sequence[NewPrice], source: str, now: datetime) -> int:
-    """Part: make these the offers' prices from ``now`` on; returns how many changed.
+    With a ``teller`` (a poll) availability and zones are written too, of the offers that
+    it may tell about; without one (a rate card, which knows no stock) only new offers and
+    prices are, with ``only_missing`` only to offers without a price. A row without a price
+    keeps the stored one. Call :func:`lock_catalog` first.
 
     A changed price ends the old price point at ``now`` and begins a new one. A second
-    price for the very moment at which the current one began replaces it. Call
-    :func:`lock_catalog` first.
+    price for the very moment at which the current one began replaces it, and so does one
+    from before that moment, where a clock was put back: no period is ever empty.
     """
     require_transaction()
-    changed = _changed(prices)
-    if not changed:
-        return 0
-    values: dict[str, Any] = {
-        "ids": [price.offer_id for price in changed],
-        "prices": [price.price for price in changed],
-        "currencies": [price.currency for price in changed],
+    values = {
+        "regions": sorted({row.region_id for row in rows}),
+        "account": teller.account_id if teller else None,
+        "others": list(teller.others) if teller else [],
+        "polled": teller is not None,
+        "only_missing": only_missing,
         "source": source,
         "now": now,
     }
     with connection.cursor() as cursor:
+        cursor.execute(CLEAR)
+        cursor.execute(INCOMING)
+        with cursor.copy("COPY incoming_offer FROM STDIN") as copy:
+            for chunk in _lines(rows):
+                copy.write(chunk)
+        cursor.execute(DIFFERENT, values)
+        if not cursor.rowcount:
+            return Written(0, 0, 0)
+        cursor.execute("ANALYZE changed_offer")
+        cursor.execute(COUNT)
+        added, changed, prices, repriced = cursor.fetchone()
+        if added:
+            cursor.execute(ADD, values)
+        if changed or repriced:
+            cursor.execute(CHANGE, values)
+        if repriced:
+            _new_points(cursor, values, repriced)
+    return Written(added, changed, prices)
+
+
+def withdraw_others(*, region_id: int, teller: Teller, now: datetime) -> int:
+    """Part: mark a region's offers unavailable that a complete poll no longer lists.
+
+    Of those only that ``teller`` told about, and of unclaimed ones where nobody else polls.
+    Nothing is deleted: leases, prices and quotes refer to offers. Returns how many changed.
+    Call it after :func:`write_offers`, in its transaction.
+    """
+    require_transaction()
+    with connection.cursor() as cursor:
         cursor.execute(
-            """
-            UPDATE inventory_pricepoint SET period = tstzrange(lower(period), %(now)s, '[)')
-            WHERE offer_id = ANY(%(ids)s) AND upper_inf(period) AND lower(period) < %(now)s
-            """,
-            values,
+            WITHDRAW,
+            {
+                "region": region_id,
+                "account": teller.account_id,
+                "alone": not teller.others,
+                "now": now,
+            },
         )
-        cursor.execute(
-            f"""
-            UPDATE inventory_pricepoint p SET price = n.price, currency = n.currency, source = %(source)s
-            FROM {NEW} WHERE p.offer_id = n.offer_id AND upper_inf(p.period)
-            """,  # noqa: S608 - a constant
-            values,
-        )
+        return int(cursor.rowcount)
+
+
+def _new_points(cursor: CursorWrapper, values: dict[str, object], repriced: int) -> None:
+    cursor.execute(CLOSE, values)
+    if cursor.rowcount < repriced:  # some had no price yet, or one that began at this moment or later
+        cursor.execute(REPLACE, values)
         if cursor.rowcount:
-            _rejoin(cursor, values)
-        cursor.execute(
-            f"""
-            INSERT INTO inventory_pricepoint (offer_id, price, currency, source, period)
-            SELECT n.offer_id, n.price, n.currency, %(source)s, tstzrange(%(now)s, NULL, '[)') FROM {NEW}
-            WHERE NOT EXISTS (
-                SELECT FROM inventory_pricepoint p WHERE p.offer_id = n.offer_id AND upper_inf(p.period))
-            """,  # noqa: S608 - a constant
-            values,
-        )
-        cursor.execute(
-            f"""
-            UPDATE inventory_offer o SET price = n.price, currency = n.currency, price_source = %(source)s,
-                price_seen_at = %(now)s, changed_at = %(now)s
-            FROM {NEW} WHERE o.id = n.offer_id
-            """,  # noqa: S608 - a constant
-            values,
-        )
-    return len(changed)
+            cursor.execute(REJOIN)
+            reopened = [row[0] for row in cursor.fetchall()]
+            cursor.execute(REOPEN, [reopened])
+    cursor.execute(BEGIN, values)
 
 
-def _rejoin(cursor: CursorWrapper, values: dict[str, Any]) -> None:
-    """Undo a change that was replaced by the price before it: a price point is a change."""
-    cursor.execute(
-        """
-        DELETE FROM inventory_pricepoint p USING inventory_pricepoint before
-        WHERE p.offer_id = ANY(%(ids)s) AND upper_inf(p.period) AND before.offer_id = p.offer_id
-            AND upper(before.period) = lower(p.period)
-            AND (before.price, before.currency) = (p.price, p.currency)
-        RETURNING before.id
-        """,
-        values,
-    )
-    reopened = [row[0] for row in cursor.fetchall()]
-    cursor.execute(
-        "UPDATE inventory_pricepoint SET period = tstzrange(lower(period), NULL, '[)') WHERE id = ANY(%s)",
-        [reopened],
-    )
+def _lines(rows: Iterable[OfferRow]) -> Iterator[str]:
+    """Yield the rows in COPY's text format, some thousand lines at a time."""
+    arrays: dict[tuple[str, ...], str] = {}
+    lines: list[str] = []
+    for type_id, region_id, purchase, availability, zones, price, currency in rows:
+        array = arrays.get(zones)
+        if array is None:
+            array = arrays[zones] = _array(zones)
+        amount = "\\N" if price is None else price
+        lines.append(f"{type_id}\t{region_id}\t{purchase}\t{availability}\t{array}\t{amount}\t{currency}\n")
+        if len(lines) == CHUNK:
+            yield "".join(lines)
+            lines.clear()
+    yield "".join(lines)
 
 
-NEW = (
-    "unnest(%(ids)s::bigint[], %(prices)s::numeric[], %(currencies)s::text[]) AS n(offer_id, price, currency)"
+def _array(texts: Collection[str]) -> str:
+    """Return an array of text as COPY reads it: quoted for the array, then escaped for COPY."""
+    quoted = (text.replace("\\", "\\\\").replace('"', '\\"') for text in texts)
+    array = "{" + ",".join(f'"{text}"' for text in quoted) + "}"
+    return array.replace("\\", "\\\\").replace("\t", "\\t").replace("\n", "\\n").replace("\r", "\\r")
+
+
+# Several cards may be stored in one transaction, each with tables of its own.
+CLEAR = "DROP TABLE IF EXISTS pg_temp.incoming_offer, pg_temp.changed_offer"
+INCOMING = """
+CREATE TEMP TABLE incoming_offer (
+    instance_type_id bigint, region_id bigint, purchase text, availability text, zones varchar[],
+    price numeric(20,8), currency text
+) ON COMMIT DROP
+"""
+
+# A signal in stock outranks one out of stock, and that one outranks not knowing.
+RANK = "array_position(ARRAY['unknown', 'unavailable', 'available'], {}.availability::text)"
+
+DIFFERENT = f"""
+CREATE TEMP TABLE changed_offer ON COMMIT DROP AS
+SELECT * FROM (
+    SELECT n.*, o.id,
+        %(polled)s AND (o.id IS NULL OR (o.availability, o.zones, o.account_id)
+            IS DISTINCT FROM (n.availability, n.zones, %(account)s::bigint)) AS signal,
+        n.price IS NOT NULL AND (o.price IS NULL OR NOT %(only_missing)s)
+            AND (o.price, o.currency) IS DISTINCT FROM (n.price, n.currency) AS priced
+    FROM incoming_offer n
+    LEFT JOIN inventory_offer o ON o.instance_type_id = n.instance_type_id AND o.region_id = n.region_id
+        AND o.purchase = n.purchase AND o.region_id = ANY(%(regions)s)
+    WHERE NOT %(polled)s OR o.id IS NULL OR o.account_id IS NULL OR o.account_id = %(account)s
+        OR o.account_id <> ALL(%(others)s::bigint[]) OR {RANK.format("n")} > {RANK.format("o")}
+) AS compared
+WHERE id IS NULL OR signal OR priced
+"""  # noqa: S608 - constants
+
+COUNT = """
+SELECT count(*) FILTER (WHERE id IS NULL), count(*) FILTER (WHERE id IS NOT NULL AND signal),
+    count(*) FILTER (WHERE priced), count(*) FILTER (WHERE id IS NOT NULL AND priced)
+FROM changed_offer
+"""
+
+ADD = """
+WITH added AS (
+    INSERT INTO inventory_offer
+        (instance_type_id, region_id, purchase, availability, zones, account_id, price, currency,
+         price_source, price_seen_at, first_seen_at, changed_at)
+    SELECT instance_type_id, region_id, purchase, availability, zones, %(account)s, price, currency,
+        CASE WHEN price IS NULL THEN '' ELSE %(source)s END, CASE WHEN price IS NOT NULL THEN %(now)s::timestamptz END,
+        %(now)s, %(now)s
+    FROM changed_offer WHERE id IS NULL
+    RETURNING id, price, currency
 )
+INSERT INTO inventory_pricepoint (offer_id, price, currency, source, period)
+SELECT id, price, currency, %(source)s, tstzrange(%(now)s, NULL, '[)') FROM added WHERE price IS NOT NULL
+"""
 
+CHANGE = """
+UPDATE inventory_offer o SET
+    availability = CASE WHEN c.signal THEN c.availability ELSE o.availability END,
+    zones = CASE WHEN c.signal THEN c.zones ELSE o.zones END,
+    account_id = CASE WHEN c.signal THEN %(account)s ELSE o.account_id END,
+    price = CASE WHEN c.priced THEN c.price ELSE o.price END,
+    currency = CASE WHEN c.priced THEN c.currency ELSE o.currency END,
+    price_source = CASE WHEN c.priced THEN %(source)s ELSE o.price_source END,
+    price_seen_at = CASE WHEN c.priced THEN %(now)s ELSE o.price_seen_at END,
+    changed_at = %(now)s
+FROM changed_offer c WHERE o.id = c.id
+"""
 
-def _changed(prices: Sequence[NewPrice]) -> list[NewPrice]:
-    current = {
-        pk: (price, currency)
-        for pk, price, currency in Offer.objects.filter(
-            pk__in=[price.offer_id for price in prices]
-        ).values_list("pk", "price", "currency")
-    }
-    return [price for price in prices if current[price.offer_id] != (price.price, price.currency)]
+CLOSE = """
+UPDATE inventory_pricepoint p SET period = tstzrange(lower(p.period), %(now)s, '[)')
+FROM changed_offer c
+WHERE p.offer_id = c.id AND c.priced AND upper_inf(p.period) AND lower(p.period) < %(now)s
+"""
+
+REPLACE = """
+UPDATE inventory_pricepoint p SET price = c.price, currency = c.currency, source = %(source)s
+FROM changed_offer c WHERE p.offer_id = c.id AND c.priced AND upper_inf(p.period)
+"""
+
+# Undo a change that was replaced by the price before it: a price point is a change.
+REJOIN = """
+DELETE FROM inventory_pricepoint p USING inventory_pricepoint before, changed_offer c
+WHERE p.offer_id = c.id AND c.priced AND upper_inf(p.period) AND before.offer_id = p.offer_id
+    AND upper(before.period) = lower(p.period)
+    AND (before.price, before.currency) = (p.price, p.currency)
+RETURNING before.id
+"""
+REOPEN = "UPDATE inventory_pricepoint SET period = tstzrange(lower(period), NULL, '[)') WHERE id = ANY(%s)"
+
+BEGIN = """
+INSERT INTO inventory_pricepoint (offer_id, price, currency, source, period)
+SELECT c.id, c.price, c.currency, %(source)s, tstzrange(%(now)s, NULL, '[)')
+FROM changed_offer c
+WHERE c.id IS NOT NULL AND c.priced AND NOT EXISTS (
+    SELECT FROM inventory_pricepoint p WHERE p.offer_id = c.id AND upper_inf(p.period))
+"""
+
+WITHDRAW = """
+UPDATE inventory_offer o SET availability = 'unavailable', account_id = %(account)s, changed_at = %(now)s
+WHERE o.region_id = %(region)s AND o.availability <> 'unavailable'
+    AND (o.account_id = %(account)s OR (%(alone)s AND (o.account_id IS NULL OR NOT EXISTS (
+        SELECT FROM inventory_provideraccount a WHERE a.id = o.account_id AND a.enabled))))
+    AND NOT EXISTS (
+        SELECT FROM incoming_offer n
+        WHERE n.instance_type_id = o.instance_type_id AND n.region_id = o.region_id AND n.purchase = o.purchase)
+"""

@@ -18,16 +18,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from inventory.models import InstanceType, Offer, Provider, Region
-from inventory.prices import (
-    HIGHEST_PRICE,
-    RATE_CARD,
-    NewPrice,
-    OfferRow,
-    lock_catalog,
-    offer_ids,
-    set_prices,
-    write_offers,
-)
+from inventory.prices import HIGHEST_PRICE, RATE_CARD, OfferRow, lock_catalog, write_offers
 from portal.accounts import events
 from portal.accounts.models import User
 from portal.common.errors import InvalidInput
@@ -140,35 +131,23 @@ def store_card(
     Region.objects.bulk_create([Region(provider=provider, code=code) for code in sorted(codes - known)])
     regions = dict(Region.objects.filter(provider=provider, code__in=codes).values_list("code", "pk"))
 
-    wanted = dict(_offers(lines, regions))
-    added = write_offers(rows=list(wanted), signals=False, now=now)
-    ids = offer_ids(list(wanted))
-    priced = (
-        set(Offer.objects.filter(pk__in=ids.values(), price__isnull=False).values_list("pk", flat=True))
-        if only_missing
-        else set()
-    )
-    prices = [
-        NewPrice(offer_id=ids[row.key], price=price)
-        for row, price in wanted.items()
-        if ids[row.key] not in priced
-    ]
-    changed = set_prices(prices=prices, source=RATE_CARD, now=now)
+    rows = list(_offers(lines, regions))
+    written = write_offers(rows=rows, source=RATE_CARD, now=now, only_missing=only_missing)
     return ImportResult(
         lines=len(lines),
         regions_added=len(codes - known),
-        offers_added=added,
-        prices_changed=changed,
-        unchanged=len(wanted) - changed,
+        offers_added=written.added,
+        prices_changed=written.prices,
+        unchanged=len(rows) - written.prices,
     )
 
 
-def _offers(lines: Sequence[CardLine], regions: dict[str, int]) -> Iterator[tuple[OfferRow, Decimal]]:
+def _offers(lines: Sequence[CardLine], regions: dict[str, int]) -> Iterator[OfferRow]:
     for line in lines:
         place = (line.instance_type_id, regions[line.region])
-        yield OfferRow(*place, Offer.Purchase.ON_DEMAND), line.on_demand
+        yield OfferRow(*place, Offer.Purchase.ON_DEMAND.value, price=line.on_demand)
         if line.spot is not None:
-            yield OfferRow(*place, Offer.Purchase.SPOT), line.spot
+            yield OfferRow(*place, Offer.Purchase.SPOT.value, price=line.spot)
 
 
 def _text(file: BinaryIO) -> str:

@@ -10,6 +10,8 @@ from typing import Any
 
 import structlog
 
+from portal.common.secrecy import without_secrets
+
 # What every line gets, whether it comes from structlog or from the standard library.
 SHARED: list[Any] = [
     structlog.contextvars.merge_contextvars,
@@ -19,6 +21,11 @@ SHARED: list[Any] = [
     structlog.processors.TimeStamper(fmt="iso", utc=True),
     structlog.stdlib.PositionalArgumentsFormatter(),
 ]
+
+
+def _hide(logger: Any, method: str, line: str) -> str:
+    """Take credentials out of the finished line, whoever wrote it: an SDK's warning may hold a URL's key."""
+    return without_secrets(line)
 
 
 def configure_structlog() -> None:
@@ -55,7 +62,7 @@ def logging_config(*, json: bool, level: str) -> dict[str, Any]:
         "formatters": {
             "default": {
                 "()": structlog.stdlib.ProcessorFormatter,
-                "processors": [structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderer],
+                "processors": [structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderer, _hide],
                 "foreign_pre_chain": SHARED,
             }
         },

@@ -410,4 +410,12 @@ SENTRY_DSN = env.str("SENTRY_DSN", default="")
 if SENTRY_DSN:
     import sentry_sdk
 
-    sentry_sdk.init(dsn=SENTRY_DSN, send_default_pii=False)
+    from portal.common.secrecy import clean
+
+    # Without the frames' variables, where an adapter holds its credentials; and the rest cleaned of them.
+    sentry_sdk.init(
+        dsn=SENTRY_DSN,
+        send_default_pii=False,
+        include_local_variables=False,
+        before_send=lambda event, hint: clean(event),
+    )

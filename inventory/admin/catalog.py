@@ -6,7 +6,8 @@ from typing import Any, cast
 
 from django import forms
 from django.contrib import admin
-from django.db.models import Count, OuterRef, QuerySet, Subquery
+from django.db.models import Count, F, OuterRef, QuerySet, Subquery
+from django.db.models.functions import Coalesce
 from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.safestring import SafeString
@@ -140,7 +141,11 @@ class OfferAdmin(ReadOnlyAdmin):
     inlines = (PricePointInline,)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Offer]:
-        polls = PollRun.objects.filter(state=PollRun.State.COMPLETE, region=OuterRef("region"))
+        polls = PollRun.objects.filter(
+            state=PollRun.State.COMPLETE,
+            region=OuterRef("region"),
+            account=Coalesce(OuterRef("account"), F("account")),  # any, where none tells about the offer
+        )
         last = polls.order_by("-finished_at").values("finished_at")[:1]
         return super().get_queryset(request).annotate(polled_at=Subquery(last))
 

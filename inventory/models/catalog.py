@@ -136,7 +136,17 @@ class Offer(models.Model):
         _("availability"), max_length=16, choices=Availability, default=Availability.UNKNOWN
     )
     zones = ArrayField(models.CharField(max_length=60), default=list, blank=True, verbose_name=_("zones"))
-    # The age of the signal is that of the last complete poll of its provider and region.
+    # The account whose polls tell about this offer; null: known from a rate card only. The age of
+    # the signal is that of the account's last complete poll of the region.
+    account = models.ForeignKey(
+        "inventory.ProviderAccount",
+        on_delete=models.SET_NULL,
+        null=True,
+        blank=True,
+        db_index=False,
+        related_name="+",
+        verbose_name=_("told by"),
+    )
     first_seen_at = models.DateTimeField(_("first seen"))
     changed_at = models.DateTimeField(_("last change"))
 

@@ -41,7 +41,10 @@ class ProviderAccount(models.Model):
     # Claim of the poll that runs now; see inventory.polling.
     claim_token = models.UUIDField(null=True, blank=True, editable=False)
     claim_expires_at = models.DateTimeField(null=True, blank=True, editable=False)
-    next_poll_at = models.DateTimeField(null=True, blank=True, editable=False)
+    next_poll_at = models.DateTimeField(_("next poll"), null=True, blank=True, editable=False)
+    # See inventory.circuit.
+    poll_failures = models.PositiveSmallIntegerField(_("failed polls in a row"), default=0, editable=False)
+    circuit_opened_at = models.DateTimeField(_("not polled since"), null=True, blank=True, editable=False)
 
     class Meta:
         verbose_name = _("provider account")

@@ -7,6 +7,8 @@ After a doubtful launch the caller lists by our tag before any second call (P1).
 
 from __future__ import annotations
 
+from portal.common.secrecy import without_secrets
+
 
 class ProviderError(Exception):
     """A provider refused or failed. The message is a sentence for staff, without secrets.
@@ -20,9 +22,10 @@ class ProviderError(Exception):
     def __init__(
         self, message: str, *, code: str = "", retryable: bool | None = None, doubtful: bool | None = None
     ) -> None:
-        super().__init__(message)
-        self.message = str(message)
-        self.code = code
+        # What a vendor echoes may hold the key it was sent.
+        self.message = without_secrets(str(message))
+        super().__init__(self.message)
+        self.code = without_secrets(str(code))
         if retryable is not None:
             self.retryable = retryable
         if doubtful is not None:

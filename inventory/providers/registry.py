@@ -17,6 +17,7 @@ from inventory.models import ProviderAccount
 from inventory.providers.base import CredentialField, Provider
 from inventory.providers.errors import AuthFailed, NotSupported
 from portal.common.crypto import decrypt
+from portal.common.secrecy import keep_secret
 
 BUILT_IN: Mapping[str, str] = {
     "aws": "inventory.providers.aws.Ec2Provider",
@@ -92,4 +93,6 @@ def provider_for(account: ProviderAccount) -> Provider:
     make = adapter(account.provider.kind)
     if not account.credentials:
         raise AuthFailed(_("%(account)s has no credentials: enter them first.") % {"account": account})
-    return make(credentials=decrypt(account.credentials), settings=account.options)
+    credentials = decrypt(account.credentials)
+    keep_secret(credentials)
+    return make(credentials=credentials, settings=account.options)

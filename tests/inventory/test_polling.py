@@ -160,7 +160,7 @@ def test_a_failed_poll_deletes_nothing_and_is_shown(account, cloud, now, failure
         (offer(region="us-west-2"), "is for region us-west-2"),
         (offer(availability="maybe"), "unknown availability “maybe”"),
         (offer(purchase_option="gift"), "unknown purchase option “gift”"),
-        (offer(currency="dollar"), "unknown currency “dollar”"),
+        (offer(currency="dollar"), "is priced in “dollar”, but the account is billed in USD"),
     ],
 )
 def test_a_bad_row_makes_the_poll_partial_and_keeps_the_last_good_one(account, cloud, now, bad, says):
@@ -249,9 +249,9 @@ def test_failures_in_a_row_wait_longer_and_longer(account, cloud, now):
         account.refresh_from_db()
         waits.append(account.next_poll_at - at)
         at = account.next_poll_at
-    assert waits[0] < timedelta(minutes=17)
-    assert all(later > earlier * 1.4 for earlier, later in pairwise(waits[1:5]))
-    assert timedelta(hours=5) < waits[-1] < timedelta(hours=7)
+    assert timedelta(minutes=12) <= waits[0] <= timedelta(minutes=19)
+    assert all(later > earlier for earlier, later in pairwise(waits[:5]))  # doubled, give or take a fifth
+    assert timedelta(hours=4.8) <= waits[-1] < timedelta(hours=7.3)
 
 
 def test_a_rate_limit_is_waited_for(account, cloud, now):
@@ -282,6 +282,7 @@ def test_two_workers_never_poll_one_account_at_once(account, cloud, now, monkeyp
     assert PollRun.objects.count() == 1
 
 
+@pytest.mark.django_db(transaction=True)
 def test_a_worker_that_lost_its_claim_stores_nothing(account, cloud, now, monkeypatch):
     poll_account(account_id=account.pk, now=now)
     cloud.answers["us-east-1"] = catalog(offer(price="77"))
