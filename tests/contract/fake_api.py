@@ -61,6 +61,9 @@ class FakeApi:
 
         class Server(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            # Headers and body in one packet: two would wait for each other for 40 ms.
+            wbufsize = -1
+            disable_nagle_algorithm = True
 
             def log_message(self, format: str, *args: Any) -> None:
                 """Say nothing."""
@@ -69,7 +72,7 @@ class FakeApi:
             setattr(Server, f"do_{method}", lambda handler: fake._serve(handler))
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Server)
         self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
         self._thread.start()
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
 

@@ -35,6 +35,7 @@ class Answer:
 
 
 Match = Callable[[Request], bool]
+StandIn = Callable[[Request], Answer]
 
 
 @dataclass
@@ -61,11 +62,15 @@ class FaultyProxy:
         self.target = target
         self.faults: list[Fault] = []
         self.requests: list[Request] = []
+        self._stand_ins: list[tuple[Match, StandIn]] = []
         self._lock = threading.Lock()
         proxy = self
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            # Headers and body in one packet: two would wait for each other for 40 ms.
+            wbufsize = -1
+            disable_nagle_algorithm = True
 
             def handle_one_request(self) -> None:
                 try:
@@ -80,7 +85,7 @@ class FaultyProxy:
             setattr(Handler, f"do_{method}", lambda handler: proxy._serve(handler))
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
         self._thread.start()
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
 
@@ -99,6 +104,10 @@ class FaultyProxy:
         with self._lock:
             self.faults.append(fault)
         return fault
+
+    def stand_in(self, matches: Match, answer: StandIn) -> None:
+        """Answer these requests from here on, for a counterpart that cannot; faults still strike."""
+        self._stand_ins.append((matches, answer))
 
     def answer_html(self, matches: Match, *, status: int = 200, times: int = 1_000) -> Fault:
         page = Answer(status, HTML, {"content-type": "text/html"})
@@ -136,6 +145,9 @@ class FaultyProxy:
             handler.wfile.write(answer.body)
 
     def _forward(self, request: Request) -> Answer:
+        for matches, stand_in in self._stand_ins:
+            if matches(request):
+                return stand_in(request)
         target = urlsplit(self.target)
         assert target.hostname is not None
         connection = http.client.HTTPConnection(target.hostname, target.port, timeout=60)
