@@ -11,6 +11,7 @@ from billing import audit as money
 from billing.vendor import audit as vendor
 from inventory import audit as supply
 from leases import audit as promises
+from leases.buying import audit as buying
 from leases.provisioning import audit as machines
 from portal.accounts import events
 from portal.common.audit import Check, Outcome
@@ -21,7 +22,7 @@ log = logging.getLogger(__name__)
 
 def all_checks() -> list[Check]:
     """Return the checks of every app: C, P, M, then V."""
-    return [*promises.CHECKS, *machines.CHECKS, *supply.CHECKS, *money.CHECKS, *vendor.CHECKS]
+    return [*promises.CHECKS, *machines.CHECKS, *buying.CHECKS, *supply.CHECKS, *money.CHECKS, *vendor.CHECKS]
 
 
 def run_all(*, only: frozenset[str] = frozenset()) -> list[Outcome]:

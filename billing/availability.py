@@ -11,6 +11,7 @@ from django.utils.translation import gettext as _
 from billing.pricing import NoPrice, price
 from leases import search as capacity
 from leases.alternatives import Alternative
+from leases.buying import unmet
 from leases.requests import CapacityRequest
 from portal.accounts.models import Organization
 from portal.common.errors import InvalidInput
@@ -63,7 +64,8 @@ def search(
 
     ``request.start`` and ``request.end`` (UTC) are the window: with ``hours`` the lease
     lasts that long anywhere inside of it, without it fills it. The cheapest slot comes
-    first, then the earliest. Raises :class:`InvalidInput` naming the field.
+    first, then the earliest. A search that finds nothing is kept, without who asked
+    (:mod:`leases.buying.unmet`). Raises :class:`InvalidInput` naming the field.
     """
     request = request.clean(now)
     length = timedelta(hours=hours) if hours else request.duration
@@ -93,6 +95,7 @@ def search(
     priced.sort(key=lambda slot: (slot.total is None, slot.total or Decimal(0), slot.start))
     if priced:
         return Found(priced, [])
+    unmet.keep_search(request=request, hours=length.total_seconds() / 3600, now=now)
     wanted = replace(request, end=request.start + length)
     return Found([], capacity.near_misses(wanted, now))
 

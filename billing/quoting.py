@@ -15,6 +15,8 @@ from billing import accounts, pricing, requests, sellers
 from billing.models import BillingAccount, Quote
 from inventory.models import GpuModel, Node
 from leases import booking
+from leases.buying import unmet
+from leases.errors import NotEnoughCapacity
 from leases.models import Lease, Term
 from leases.requests import CapacityRequest
 from portal.accounts import events
@@ -144,6 +146,9 @@ def quote(
 
     try:
         return booking.with_capacity(request=request, now=now, attempt=attempt)
+    except NotEnoughCapacity:
+        unmet.keep_search(request=request, hours=request.hours, now=now)
+        raise
     except IntegrityError:
         # A twin with the same request key was first: answer as it did.
         known = requests.recall(organization, "quote", request_key, payload)

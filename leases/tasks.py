@@ -6,6 +6,7 @@ from celery import shared_task
 from django.utils import timezone
 
 from leases import lifecycle, replacing
+from leases.buying import held, inquiries, purchases, unmet
 from leases.provisioning import sweep
 
 
@@ -61,3 +62,28 @@ def notify_due() -> None:
 def find_orphans() -> None:
     """Find and remove what nobody owns at the providers."""
     sweep.find_orphans(now=timezone.now())
+
+
+@shared_task
+def answer_inquiries() -> None:
+    """Ask the clouds what they would charge for capacity that staff look for."""
+    inquiries.answer_due(now=timezone.now())
+
+
+@shared_task
+def settle_purchases() -> None:
+    """Buy the capacity that staff decided to buy, and settle purchases in doubt."""
+    purchases.settle_due(now=timezone.now())
+
+
+@shared_task
+def check_reservations() -> None:
+    """Tell staff where a provider's reservations are not what our commitments say."""
+    held.check_reservations(now=timezone.now())
+
+
+@shared_task
+def forget_searches() -> None:
+    """Delete old unmet searches and inquiries."""
+    unmet.forget_old(now=timezone.now())
+    inquiries.forget_old(now=timezone.now())

@@ -52,6 +52,10 @@ BEAT_SCHEDULE |= {
     "turn-over-nodes": every(20, "leases.tasks.turnover_due"),
     "announce-ends": every(60, "leases.tasks.notify_due"),
     "find-orphans": every(600, "leases.tasks.find_orphans"),
+    "answer-inquiries": every(60, "leases.tasks.answer_inquiries"),
+    "settle-purchases": every(30, "leases.tasks.settle_purchases"),
+    "check-reservations": every(3600, "leases.tasks.check_reservations"),
+    "forget-searches": at(crontab(hour=3, minute=50), "leases.tasks.forget_searches", expires=3600),
 }
 # The event log goes out.
 BEAT_SCHEDULE |= {

@@ -4,6 +4,6 @@ Nothing is typed over: a lease changes by its state machine, a node by way of th
 that count on it, a machine by what its provider says.
 """
 
-from leases.admin import lease, machines, nodes
+from leases.admin import buying, lease, machines, nodes
 
-__all__ = ["lease", "machines", "nodes"]
+__all__ = ["buying", "lease", "machines", "nodes"]

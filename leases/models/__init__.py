@@ -1,6 +1,7 @@
 """Promises: leases, their terms, the nodes given to them, and the machines that serve them."""
 
 from leases.models.allocations import Allocation, Shortfall
+from leases.models.buying import CapacityChoice, CapacityInquiry, CapacityPurchase, UnmetSearch
 from leases.models.leases import EndNotice, Lease, Term
 from leases.models.machines import (
     Access,
@@ -15,6 +16,9 @@ from leases.models.machines import (
 __all__ = [
     "Access",
     "Allocation",
+    "CapacityChoice",
+    "CapacityInquiry",
+    "CapacityPurchase",
     "EndNotice",
     "Instance",
     "LaunchIntent",
@@ -25,4 +29,5 @@ __all__ = [
     "SiteIdentity",
     "Term",
     "Turnover",
+    "UnmetSearch",
 ]

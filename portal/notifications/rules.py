@@ -116,6 +116,10 @@ RULES: dict[str, Rule] = {
             "turnover.failing",
             "orphan.seen",
             "orphan.too_many",
+            "purchase.in_doubt",
+            "purchase.failed",
+            "purchase.differs",
+            "reservation.differs",
         )
     },
 }
