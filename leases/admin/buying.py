@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import Any, cast
+from typing import Any
 
 from django import forms
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import get_object_or_404
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
@@ -22,7 +22,6 @@ from django.utils.translation import gettext_lazy, ngettext
 
 from inventory.admin.base import ReadOnlyAdmin, moment_field, span, staff
 from inventory.models import Commitment, GpuModel
-from inventory.providers.errors import ProviderError
 from leases.admin.base import link
 from leases.buying import inquiries, purchases
 from leases.buying.demand import Demand, demand
@@ -47,7 +46,7 @@ class UnmetSearchAdmin(ReadOnlyAdmin):
 
     @admin.display(description=gettext_lazy("wanted"), ordering="nodes")
     def what(self, row: UnmetSearch) -> str:
-        return f"{row.nodes} × {format_gpus(row.gpus_per_node, row.gpu_model.name)}"
+        return f"{row.nodes} × {format_gpus(row.gpus_per_node, model=row.gpu_model.name)}"
 
     @admin.display(description=gettext_lazy("region"), ordering="region")
     def region_(self, row: UnmetSearch) -> str:
@@ -120,7 +119,7 @@ class CapacityInquiryAdmin(ReadOnlyAdmin):
 
     @admin.display(description=gettext_lazy("wanted"), ordering="gpus")
     def what(self, inquiry: CapacityInquiry) -> str:
-        return format_gpus(inquiry.gpus, inquiry.gpu_model.name)
+        return format_gpus(inquiry.gpus, model=inquiry.gpu_model.name)
 
     @admin.display(description=gettext_lazy("between"), ordering="window")
     def between(self, inquiry: CapacityInquiry) -> str:
@@ -159,7 +158,7 @@ class CapacityInquiryAdmin(ReadOnlyAdmin):
         start = max(row.first or now, now)
         hours = max(row.hours or 720, LEAST_HOURS)
         end = max(row.last or start, start + timedelta(hours=hours)) + timedelta(days=7)
-        query = {
+        query: dict[str, str | int] = {
             "gpu_model": row.slug,
             "gpus": row.peak or row.ending or row.gpus_per_node or 8,
             "hours": hours,
@@ -203,7 +202,7 @@ class CapacityInquiryAdmin(ReadOnlyAdmin):
             raise PermissionDenied
         inquiry = self.get_object(request, object_id)
         if inquiry is None:
-            return self._get_obj_does_not_exist_redirect(request, self.opts, object_id)
+            raise Http404
         choices = list(
             inquiry.choices.select_related(
                 "account", "instance_type__provider", "region__provider", "taken__commitment"
@@ -212,7 +211,7 @@ class CapacityInquiryAdmin(ReadOnlyAdmin):
         rows = sorted((_row(choice) for choice in choices), key=lambda row: row["order"])
         context = {
             **self.admin_site.each_context(request),
-            "title": format_gpus(inquiry.gpus, inquiry.gpu_model.name),
+            "title": format_gpus(inquiry.gpus, model=inquiry.gpu_model.name),
             "opts": self.opts,
             "inquiry": inquiry,
             "rows": rows,
@@ -277,11 +276,11 @@ class CapacityInquiryAdmin(ReadOnlyAdmin):
             try:
                 purchases.buy(
                     choice_id=choice.pk,
-                    total=choice.total if request.POST.get("total") == str(choice.total) else Decimal(-1),
+                    agreed_total=request.POST.get("total", ""),
                     actor=staff(request),
                     now=timezone.now(),
                 )
-            except (DomainError, ProviderError) as error:
+            except DomainError as error:
                 messages.error(request, error.message)
             else:
                 messages.success(request, _("It is being bought; this page says when it is ours."))
@@ -303,7 +302,7 @@ class CapacityInquiryAdmin(ReadOnlyAdmin):
         rows = CapacityChoice.objects.select_related(
             "account", "instance_type__provider", "region__provider", "inquiry__gpu_model"
         )
-        return cast(CapacityChoice, get_object_or_404(rows, pk=pk))
+        return get_object_or_404(rows, pk=pk)
 
     def _form(
         self, request: HttpRequest, form: forms.Form, *, title: str, submit: str, row: Any

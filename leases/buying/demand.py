@@ -117,7 +117,8 @@ class Demand:
 def demand(*, now: datetime, ahead: timedelta) -> list[Demand]:
     """Return each GPU model that was wanted in vain or is held, the most wanted first; one statement."""
     with connection.cursor() as cursor:
-        cursor.execute(STATEMENT, {"now": now, "back": LOOK_BACK, "ahead": ahead})
+        values: dict[str, Any] = {"now": now, "back": LOOK_BACK, "ahead": ahead}
+        cursor.execute(STATEMENT, values)
         return [_demand(row) for row in cursor.fetchall()]
 
 

@@ -89,10 +89,10 @@ def commit_by_contract(
     return commitment
 
 
-def buy(*, choice_id: int, total: Decimal, actor: User, now: datetime) -> CapacityPurchase:
+def buy(*, choice_id: int, agreed_total: str, actor: User, now: datetime) -> CapacityPurchase:
     """Write down that a reservation is to be bought; :func:`settle_due` buys it.
 
-    ``total`` is the amount that the person agreed to. Raises :class:`AlreadyTaken`, and
+    ``agreed_total`` is the total that the person was shown, as digits. Raises :class:`AlreadyTaken`, and
     :class:`Conflict` where the choice is no offering, has no price or another total, or
     has begun to expire.
     """
@@ -101,7 +101,7 @@ def buy(*, choice_id: int, total: Decimal, actor: User, now: datetime) -> Capaci
         _check_free(choice)
         if not choice.offering_id or choice.account is None or choice.total is None:
             raise Conflict(_("This is no reservation with a price that could be bought by API."))
-        if choice.total != total:
+        if str(choice.total) != agreed_total:
             raise Conflict(_("The total has changed. Look at it again before you buy."))
         if choice.period.upper <= now:
             raise Conflict(_("This reservation is over. Ask again for what is sold now."))
