@@ -38,11 +38,11 @@ LEAST_HOURS = 24
 
 @admin.register(UnmetSearch)
 class UnmetSearchAdmin(ReadOnlyAdmin):
-    list_display = ("what", "region_", "hours", "earliest", "latest", "times", "last_at")
+    list_display = ("what", "region_", "stack", "hours", "earliest", "latest", "times", "last_at")
     list_filter = (("gpu_model", admin.RelatedOnlyFieldListFilter), "searched_on")
-    list_select_related = ("gpu_model", "region__provider")
+    list_select_related = ("gpu_model", "region__provider", "stack")
     date_hierarchy = "last_at"
-    fields = ("what", "region_", "one_fabric", "hours", "earliest", "latest", "times", "last_at")
+    fields = ("what", "region_", "stack", "one_fabric", "hours", "earliest", "latest", "times", "last_at")
 
     @admin.display(description=gettext_lazy("wanted"), ordering="nodes")
     def what(self, row: UnmetSearch) -> str:

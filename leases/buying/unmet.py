@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 from django.db.models import F
 
-from inventory.models import GpuModel
+from inventory.models import GpuModel, SoftwareStack
 from leases.models import UnmetSearch
 from leases.requests import CapacityRequest, region_id
 from portal.common.transactions import durable
@@ -28,6 +28,9 @@ def keep_search(*, request: CapacityRequest, hours: float, now: datetime) -> Non
             nodes=request.nodes,
             one_fabric=request.one_fabric and request.nodes > 1,
             region_id=region_id(request.region) if request.region else None,
+            stack_id=SoftwareStack.objects.values_list("pk", flat=True).get(slug=request.stack)
+            if request.stack
+            else None,
             hours=max(math.ceil(hours), 1),
             earliest=_hour(request.start),
             latest=_hour(request.end),
@@ -45,6 +48,7 @@ def keep_search(*, request: CapacityRequest, hours: float, now: datetime) -> Non
                     "nodes",
                     "one_fabric",
                     "region_id",
+                    "stack_id",
                     "hours",
                     "earliest",
                     "latest",

@@ -11,7 +11,7 @@ from django.db.models import Q
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
-from inventory.models import Commitment, GpuModel, InstanceType, Offer, ProviderAccount, Region
+from inventory.models import Commitment, GpuModel, InstanceType, Offer, ProviderAccount, Region, SoftwareStack
 from leases.models.machines import Claim
 from portal.common.ids import public_id
 
@@ -28,6 +28,9 @@ class UnmetSearch(models.Model):
     nodes = models.PositiveIntegerField(_("nodes"))
     one_fabric = models.BooleanField(_("one fabric"), default=False)
     region = models.ForeignKey(Region, on_delete=models.PROTECT, null=True, blank=True, related_name="+")
+    stack = models.ForeignKey(
+        SoftwareStack, on_delete=models.PROTECT, null=True, blank=True, related_name="+"
+    )
     hours = models.PositiveIntegerField(_("hours"))  # how long the lease would be, rounded up
     earliest = models.DateTimeField(_("not before"))
     latest = models.DateTimeField(_("not after"))  # the end of the window
@@ -48,6 +51,7 @@ class UnmetSearch(models.Model):
                     "nodes",
                     "one_fabric",
                     "region",
+                    "stack",
                     "hours",
                     "earliest",
                     "latest",
