@@ -18,6 +18,7 @@ from django.test import TransactionTestCase
 from portal.local.process import Child, stop_all
 from portal.local.valkey import free_port
 from tests import database
+from tests.contract.prism import _documents_agree, prism  # noqa: F401 - fixtures
 
 
 @pytest.fixture(scope="session")
