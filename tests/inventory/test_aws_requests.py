@@ -12,8 +12,8 @@ from botocore.stub import Stubber
 
 from inventory.providers.aws import Ec2Provider
 from inventory.providers.aws.errors import translated
-from inventory.providers.aws.machines import user_data
 from inventory.providers.base import LaunchGroup, PurchaseOption
+from inventory.providers.cloud_init import user_data
 from inventory.providers.errors import (
     AuthFailed,
     BadAnswer,

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
-from email.mime.multipart import MIMEMultipart
-from email.mime.text import MIMEText
 from typing import Any
 
 from django.utils.translation import gettext as _
@@ -26,6 +23,7 @@ from inventory.providers.base import (
     PurchaseOption,
     ResourceKind,
 )
+from inventory.providers.cloud_init import user_data
 from inventory.providers.errors import BadAnswer, NotFound, ProviderError
 
 STATES = {
@@ -103,24 +101,6 @@ def launch_parameters(session: AwsSession, group: LaunchGroup) -> dict[str, Any]
             "SpotOptions": {"SpotInstanceType": "one-time", "InstanceInterruptionBehavior": "terminate"},
         }
     return parameters
-
-
-def user_data(keys: Sequence[str], data: str) -> str:
-    """Return user data that authorizes all keys: a key pair holds one, and not every kind.
-
-    Two parts become one MIME message, which cloud-init takes apart again.
-    """
-    if not keys:
-        return data
-    config = "#cloud-config\n" + json.dumps({"ssh_authorized_keys": [key.strip() for key in keys]}) + "\n"
-    if not data:
-        return config
-    message = MIMEMultipart(boundary="sublet-user-data")
-    message.attach(MIMEText(config, "cloud-config", "utf-8"))
-    message.attach(
-        MIMEText(data, "cloud-config" if data.startswith("#cloud-config") else "x-shellscript", "utf-8")
-    )
-    return message.as_string()
 
 
 def image_id(session: AwsSession, region: str, image: str) -> str:
