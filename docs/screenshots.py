@@ -46,6 +46,8 @@ STAFF = {
     "admin-commitment": "/admin/inventory/commitment/first",
     "admin-nodes": "/admin/inventory/node/",
     "admin-offers": "/admin/inventory/offer/",
+    "admin-demand": "/admin/leases/capacityinquiry/demand/",
+    "admin-inquiry": "inquiry",
     "admin-leases": "/admin/leases/lease/",
     "admin-lease": "/admin/leases/lease/first",
     "admin-organizations": "/admin/accounts/organization/",
@@ -90,6 +92,10 @@ def open_page(page: Page, url: str, path: str) -> None:
         page.click("main form button:has-text('Search')")
         if path == "quote":
             page.click("#results button:has-text('Get a quote') >> nth=0")
+    elif path == "inquiry":
+        page.goto(f"{url}/admin/leases/capacityinquiry/demand/")
+        page.click("main table a:has-text('What would it cost?') >> nth=0")
+        page.click("main input[type=submit]")
     elif path.endswith("/first"):
         page.goto(url + path.removesuffix("first"))
         link = page.locator(

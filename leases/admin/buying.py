@@ -63,6 +63,9 @@ class AskForm(forms.Form):
         max_value=inquiries.MOST_GPUS,
         help_text=gettext_lazy("Whole nodes are asked for: as many as hold these."),
     )
+    gpus_per_node = forms.IntegerField(
+        label=gettext_lazy("GPUs per node, at least"), min_value=1, max_value=1024, initial=8
+    )
     hours = forms.IntegerField(
         label=gettext_lazy("Hours"),
         min_value=1,
@@ -161,6 +164,7 @@ class CapacityInquiryAdmin(ReadOnlyAdmin):
         query: dict[str, str | int] = {
             "gpu_model": row.slug,
             "gpus": row.peak or row.ending or row.gpus_per_node or 8,
+            "gpus_per_node": row.gpus_per_node or 8,
             "hours": hours,
             "start": f"{timezone.localtime(start):%Y-%m-%dT%H:%M}",
             "end": f"{timezone.localtime(end):%Y-%m-%dT%H:%M}",
@@ -182,6 +186,7 @@ class CapacityInquiryAdmin(ReadOnlyAdmin):
                 inquiry = inquiries.ask(
                     gpu_model=values["gpu_model"].slug,
                     gpus=values["gpus"],
+                    gpus_per_node=values["gpus_per_node"],
                     hours=values["hours"],
                     start=values["start"],
                     end=values["end"],

@@ -46,10 +46,11 @@ def ask(
     end: datetime,
     actor: User | None,
     now: datetime,
+    gpus_per_node: int = 1,
 ) -> CapacityInquiry:
     """Ask for ``gpus`` GPUs (whole nodes of them) for ``hours`` between two moments (UTC).
 
-    The list prices are stored at once, the reservations by :func:`answer_due`. Raises
+    Nodes with fewer than ``gpus_per_node`` GPUs are left out. The list prices are stored at once, the reservations by :func:`answer_due`. Raises
     :class:`InvalidInput` naming the field.
     """
     model = GpuModel.objects.filter(slug=gpu_model).first()
@@ -57,6 +58,10 @@ def ask(
         raise InvalidInput(_("Choose a GPU model from the catalog."), field="gpu_model")
     if not 1 <= gpus <= MOST_GPUS:
         raise InvalidInput(_("Ask for 1 to %(n)s GPUs.") % {"n": MOST_GPUS}, field="gpus")
+    if not 1 <= gpus_per_node <= gpus:
+        raise InvalidInput(
+            _("A node has at least 1 GPU, and no more than are asked for."), field="gpus_per_node"
+        )
     if not 1 <= hours <= MOST_HOURS:
         raise InvalidInput(_("Ask for 1 hour to five years."), field="hours")
     window = period(start, end)
@@ -66,7 +71,13 @@ def ask(
         raise InvalidInput(_("The window is shorter than the hours asked for."), field="end")
     with durable():
         inquiry = CapacityInquiry.objects.create(
-            gpu_model=model, gpus=gpus, hours=hours, window=window, asked_by=actor, created_at=now
+            gpu_model=model,
+            gpus=gpus,
+            gpus_per_node=gpus_per_node,
+            hours=hours,
+            window=window,
+            asked_by=actor,
+            created_at=now,
         )
         CapacityChoice.objects.bulk_create(_list_prices(inquiry, now))
         nudge("leases.tasks.answer_inquiries")
@@ -87,6 +98,12 @@ def nodes_for(gpus: int, instance_type: InstanceType) -> int:
     return math.ceil(gpus / instance_type.gpus_per_node)
 
 
+def _fitting(inquiry: CapacityInquiry) -> Q:
+    return Q(
+        instance_type__gpu_model=inquiry.gpu_model, instance_type__gpus_per_node__gte=inquiry.gpus_per_node
+    )
+
+
 def _begins(inquiry: CapacityInquiry, now: datetime) -> datetime:
     """Return when the capacity would begin at list price: as early as the window allows."""
     return max(cast(datetime, inquiry.window.lower), now)
@@ -95,7 +112,7 @@ def _begins(inquiry: CapacityInquiry, now: datetime) -> datetime:
 def _list_prices(inquiry: CapacityInquiry, now: datetime) -> Iterator[CapacityChoice]:
     """Yield the cheapest regions' list prices of every cloud. Spot is no capacity to promise."""
     offers = list(
-        Offer.objects.filter(instance_type__gpu_model=inquiry.gpu_model, price__isnull=False)
+        Offer.objects.filter(_fitting(inquiry), price__isnull=False)
         .exclude(purchase=Offer.Purchase.SPOT)
         .exclude(Q(availability=Offer.Availability.UNAVAILABLE) & Q(purchase=Offer.Purchase.RESERVED))
         .select_related("instance_type__provider", "region")
@@ -196,9 +213,7 @@ def _ask_account(
 def _questions(inquiry: CapacityInquiry, account: ProviderAccount) -> list[tuple[InstanceType, Region]]:
     """Return the types and regions to ask about: those that the provider's catalog lists, cheapest first."""
     offers = (
-        Offer.objects.filter(
-            instance_type__gpu_model=inquiry.gpu_model, instance_type__provider=account.provider_id
-        )
+        Offer.objects.filter(_fitting(inquiry), instance_type__provider=account.provider_id)
         .select_related("instance_type", "region")
         .order_by("price", "pk")
     )

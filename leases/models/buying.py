@@ -75,6 +75,8 @@ class CapacityInquiry(Claim):
     uid = models.CharField(max_length=32, unique=True, default=partial(public_id, "inq"), editable=False)
     gpu_model = models.ForeignKey(GpuModel, on_delete=models.PROTECT, related_name="+")
     gpus = models.PositiveIntegerField(_("GPUs"))
+    # The smallest node that will do.
+    gpus_per_node = models.PositiveIntegerField(_("GPUs per node"), default=1)
     hours = models.PositiveIntegerField(_("hours"))
     window = DateTimeRangeField(_("between"), default_bounds="[)")
     asked_by = models.ForeignKey(
@@ -90,7 +92,9 @@ class CapacityInquiry(Claim):
         verbose_name_plural = _("capacity inquiries")
         ordering = ["-pk"]
         constraints = [
-            models.CheckConstraint(condition=Q(gpus__gte=1, hours__gte=1), name="inquiry_positive"),
+            models.CheckConstraint(
+                condition=Q(gpus__gte=1, gpus_per_node__gte=1, hours__gte=1), name="inquiry_positive"
+            ),
         ]
 
     def __str__(self) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from billing import checkout, drafting, invoicing, metering
+from billing import availability, checkout, drafting, invoicing, metering
 from billing.models import Finding, Invoice, VendorBill
 from billing.vendor import accrual, landing, matching
 from inventory import polling
@@ -18,7 +18,7 @@ from leases.provisioning import sweep
 from leases.requests import CapacityRequest
 from portal.accounts.models import Organization, User
 from portal.local import focus_bill
-from portal.local.demo.story import CUSTOMERS, Booking, Calendar, bookings
+from portal.local.demo.story import CUSTOMERS, Booking, Calendar, Search, bookings, searches
 
 Say = Callable[[str], None]
 READY = timedelta(minutes=4)  # a machine boots and is probed
@@ -52,6 +52,8 @@ class Play:
             if clock == self.calendar.this_month:
                 self._close_last_month(clock)
         self._tick(self.calendar.now)
+        for wish in searches(self.calendar):
+            self._search(wish)
         polling.poll_account(account_id=self.account.pk, now=self.calendar.now)
 
     def _next(self, after: datetime, waiting: list[Booking]) -> datetime | None:
@@ -107,6 +109,16 @@ class Play:
             lease = checkout.cancel(quote_uid=terms.uid, organization=organization, actor=actor, now=later)
         self.leases[booking.name] = lease
         self.say(f"{booking.name}: {lease.get_state_display().lower()} for {booking.customer}")
+
+    def _search(self, wish: Search) -> None:
+        request = CapacityRequest(
+            gpu_model=wish.gpu_model,
+            gpus_per_node=8,
+            nodes=wish.nodes,
+            start=wish.start,
+            end=wish.start + timedelta(days=wish.days),
+        )
+        availability.search(organization=self.customers[wish.customer], request=request, now=wish.asked_at)
 
     def _close_last_month(self, now: datetime) -> None:
         """Finalize last month's invoices on the first of this one."""

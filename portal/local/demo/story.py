@@ -156,3 +156,29 @@ def bookings(calendar: Calendar) -> list[Booking]:
         ),
     ]
     return sorted(found, key=lambda booking: booking.booked_at)
+
+
+@dataclass(frozen=True)
+class Search:
+    """Somebody looks for capacity that the reseller has not got."""
+
+    customer: str
+    gpu_model: str
+    nodes: int
+    start: datetime
+    days: int
+    asked_at: datetime
+
+
+def searches(calendar: Calendar) -> list[Search]:
+    """Return the story's searches that find nothing."""
+    at = calendar
+    northwind, tidewater, halden = (customer.name for customer in CUSTOMERS)
+    return [
+        Search(halden, H100, 16, at.ahead(days=20), 30, at.ago(days=9)),
+        Search(northwind, H100, 12, at.ahead(days=8), 14, at.ago(days=6)),
+        Search(northwind, "h200-sxm5-141gb", 4, at.ahead(days=10), 21, at.ago(days=4)),
+        Search(tidewater, "h200-sxm5-141gb", 2, at.ahead(days=12), 28, at.ago(days=3)),
+        Search(northwind, "b200-sxm6-180gb", 2, at.ahead(days=30), 14, at.ago(hours=20)),
+        Search(northwind, "h200-sxm5-141gb", 4, at.ahead(days=10), 21, at.ago(hours=5)),
+    ]
