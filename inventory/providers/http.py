@@ -114,7 +114,8 @@ class JsonApi:
             if mark in asked:
                 raise BadAnswer(_("%(action)s: the same page came twice.") % {"action": action})
             asked.add(mark)
-            document = self.read(path, action=action, params=query, limit=limit)
+            # Without a query of ours httpx must not touch the one in a page's own path.
+            document = self.read(path, action=action, params=query or None, limit=limit)
             found = items(document)
             if not isinstance(found, list):
                 raise BadAnswer(_("%(action)s: a list was expected.") % {"action": action})
