@@ -53,8 +53,8 @@ INSERT INTO inventory_provideraccount
 VALUES (1, 1, 'Benchmark', '', '{{}}', 'ssh', true, false, true, '15 minutes', 0);
 INSERT INTO inventory_gpumodel (id, slug, name, vendor, memory_gib, family)
 SELECT t, 'bench-' || t - 1, 'Benchmark ' || t - 1, 'nvidia', 80, '' FROM generate_series(1, {types}) t;
-INSERT INTO inventory_instancetype (id, provider_id, name, gpu_model_id, gpus_per_node, interconnect)
-SELECT t, 1, 'type-' || t, t, 8, '' FROM generate_series(1, {types}) t;
+INSERT INTO inventory_instancetype (id, provider_id, name, gpu_model_id, gpus_per_node, interconnect, architecture)
+SELECT t, 1, 'type-' || t, t, 8, '', 'x86_64' FROM generate_series(1, {types}) t;
 INSERT INTO inventory_commitment
     (id, uid, account_id, zone_id, instance_type_id, reservation_id, quantity, promised, payment,
      cost_per_node_hour, currency, cutoff, turnaround, fabric_size, note, created_at)

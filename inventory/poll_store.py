@@ -6,11 +6,11 @@ import json
 from datetime import datetime, timedelta
 
 from django.db import connection
-from django.db.models import Max
+from django.db.models import Max, Q
 
 from inventory.answers import CheckedCatalog
 from inventory.models import PollRun, ProviderAccount, Region, Zone
-from inventory.prices import API, Teller, lock_catalog, withdraw_others, write_offers
+from inventory.prices import API, Teller, lock_catalog, write_offers
 from portal.common.transactions import require_transaction
 
 # An account without a complete poll for three intervals (at least an hour) has gone silent.
@@ -29,33 +29,34 @@ def store_catalog(*, run: PollRun, checked: CheckedCatalog, now: datetime) -> No
     lock_catalog(region.provider_id)
     _add_zones(region.pk, checked.zones)
     _update_types(checked.details)
-    teller = Teller(run.account_id, _heard(run.account, region, now))
-    written = write_offers(rows=checked.offers, source=API, now=now, teller=teller)
-    withdrawn = withdraw_others(region_id=region.pk, teller=teller, now=now) if checked.complete else 0
+    written = write_offers(
+        rows=checked.offers,
+        regions=[region.pk],
+        source=API,
+        now=now,
+        teller=_teller(run.account, region, checked.complete, now),
+    )
     run.state = PollRun.State.COMPLETE if checked.complete else PollRun.State.PARTIAL
     run.finished_at = now
     run.offers_seen = checked.seen
-    run.offers_written = written.added + written.changed + withdrawn
+    run.offers_written = written.added + written.changed
     run.prices_written = written.prices
     run.unknown_types = list(checked.unknown_types)
     run.error = checked.problems.text()
     run.save()
 
 
-def _heard(account: ProviderAccount, region: Region, now: datetime) -> tuple[int, ...]:
-    """Return the provider's other accounts that were polled completely in this region lately."""
+def _teller(account: ProviderAccount, region: Region, complete: bool, now: datetime) -> Teller:
+    """Return whose poll this is, beside the provider's accounts polled here completely of late."""
+    here = Q(poll_runs__region=region, poll_runs__state=PollRun.State.COMPLETE)
     others = (
-        ProviderAccount.objects.filter(
-            provider_id=region.provider_id,
-            enabled=True,
-            poll_runs__region=region,
-            poll_runs__state=PollRun.State.COMPLETE,
-        )
+        ProviderAccount.objects.filter(provider_id=region.provider_id, enabled=True)
         .exclude(pk=account.pk)
         .values_list("pk", "poll_interval")
-        .annotate(last=Max("poll_runs__finished_at"))
+        .annotate(last=Max("poll_runs__finished_at", filter=here))
     )
-    return tuple(pk for pk, every, last in others if last > now - max(every * SILENT_POLLS, SILENT))
+    heard = [pk for pk, every, last in others if last and last > now - max(every * SILENT_POLLS, SILENT)]
+    return Teller(account.pk, tuple(heard), complete=complete, alone=not others)
 
 
 def _add_zones(region_id: int, codes: tuple[str, ...]) -> None:

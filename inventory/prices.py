@@ -43,15 +43,20 @@ class OfferRow(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Teller:
-    """The account whose poll tells about offers, and the others whose word counts as well.
+    """The account whose poll tells about offers.
 
     An offer is told about by one account at a time. Another one takes it over only where
     that account is not among ``others`` (it went silent, or is disabled), or where it sees
     the offer in stock and that account does not.
+
+    After a ``complete`` poll, the region's offers that it no longer lists are unavailable:
+    those that the account told about, and where it is ``alone``, those that nobody does.
     """
 
     account_id: int
     others: tuple[int, ...] = ()
+    complete: bool = False
+    alone: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,17 +77,19 @@ def lock_catalog(provider_id: int) -> Provider:
 def write_offers(
     *,
     rows: Sequence[OfferRow],
+    regions: Collection[int],
     source: str,
     now: datetime,
     teller: Teller | None = None,
     only_missing: bool = False,
 ) -> Written:
-    """Part: make these the offers, and their prices from ``now`` on.
+    """Part: make these the offers of ``regions``, and their prices from ``now`` on.
 
     With a ``teller`` (a poll) availability and zones are written too, of the offers that
     it may tell about; without one (a rate card, which knows no stock) only new offers and
     prices are, with ``only_missing`` only to offers without a price. A row without a price
-    keeps the stored one. Call :func:`lock_catalog` first.
+    keeps the stored one. Nothing is deleted: leases, prices and quotes refer to offers.
+    Call :func:`lock_catalog` first.
 
     A changed price ends the old price point at ``now`` and begins a new one. A second
     price for the very moment at which the current one began replaces it, and so does one
@@ -90,9 +97,11 @@ def write_offers(
     """
     require_transaction()
     values = {
-        "regions": sorted({row.region_id for row in rows}),
+        "regions": sorted(regions),
         "account": teller.account_id if teller else None,
         "others": list(teller.others) if teller else [],
+        "complete": teller is not None and teller.complete,
+        "alone": teller is not None and teller.alone,
         "polled": teller is not None,
         "only_missing": only_missing,
         "source": source,
@@ -117,27 +126,6 @@ def write_offers(
         if repriced:
             _new_points(cursor, values, repriced)
     return Written(added, changed, prices)
-
-
-def withdraw_others(*, region_id: int, teller: Teller, now: datetime) -> int:
-    """Part: mark a region's offers unavailable that a complete poll no longer lists.
-
-    Of those only that ``teller`` told about, and of unclaimed ones where nobody else polls.
-    Nothing is deleted: leases, prices and quotes refer to offers. Returns how many changed.
-    Call it after :func:`write_offers`, in its transaction.
-    """
-    require_transaction()
-    with connection.cursor() as cursor:
-        cursor.execute(
-            WITHDRAW,
-            {
-                "region": region_id,
-                "account": teller.account_id,
-                "alone": not teller.others,
-                "now": now,
-            },
-        )
-        return int(cursor.rowcount)
 
 
 def _new_points(cursor: CursorWrapper, values: dict[str, object], repriced: int) -> None:
@@ -186,25 +174,31 @@ CREATE TEMP TABLE incoming_offer (
 # A signal in stock outranks one out of stock, and that one outranks not knowing.
 RANK = "array_position(ARRAY['unknown', 'unavailable', 'available'], {}.availability::text)"
 
+# A full join, because it is never planned as a loop over both sides, whatever the statistics say.
 DIFFERENT = f"""
 CREATE TEMP TABLE changed_offer ON COMMIT DROP AS
 SELECT * FROM (
-    SELECT n.*, o.id,
+    SELECT n.*, o.id, n.purchase IS NULL AS gone,
         %(polled)s AND (o.id IS NULL OR (o.availability, o.zones, o.account_id)
             IS DISTINCT FROM (n.availability, n.zones, %(account)s::bigint)) AS signal,
         n.price IS NOT NULL AND (o.price IS NULL OR NOT %(only_missing)s)
             AND (o.price, o.currency) IS DISTINCT FROM (n.price, n.currency) AS priced
     FROM incoming_offer n
-    LEFT JOIN inventory_offer o ON o.instance_type_id = n.instance_type_id AND o.region_id = n.region_id
-        AND o.purchase = n.purchase AND o.region_id = ANY(%(regions)s)
-    WHERE NOT %(polled)s OR o.id IS NULL OR o.account_id IS NULL OR o.account_id = %(account)s
-        OR o.account_id <> ALL(%(others)s::bigint[]) OR {RANK.format("n")} > {RANK.format("o")}
+    FULL JOIN (SELECT * FROM inventory_offer WHERE region_id = ANY(%(regions)s)) AS o
+        ON o.instance_type_id = n.instance_type_id AND o.region_id = n.region_id AND o.purchase = n.purchase
+    WHERE CASE
+        WHEN n.purchase IS NULL THEN %(complete)s AND o.availability <> 'unavailable' AND (
+            o.account_id = %(account)s OR (%(alone)s AND (o.account_id IS NULL OR NOT EXISTS (
+                SELECT FROM inventory_provideraccount a WHERE a.id = o.account_id AND a.enabled))))
+        ELSE NOT %(polled)s OR o.id IS NULL OR o.account_id IS NULL OR o.account_id = %(account)s
+            OR o.account_id <> ALL(%(others)s::bigint[]) OR {RANK.format("n")} > {RANK.format("o")}
+    END
 ) AS compared
-WHERE id IS NULL OR signal OR priced
+WHERE id IS NULL OR gone OR signal OR priced
 """  # noqa: S608 - constants
 
 COUNT = """
-SELECT count(*) FILTER (WHERE id IS NULL), count(*) FILTER (WHERE id IS NOT NULL AND signal),
+SELECT count(*) FILTER (WHERE id IS NULL), count(*) FILTER (WHERE id IS NOT NULL AND (signal OR gone)),
     count(*) FILTER (WHERE priced), count(*) FILTER (WHERE id IS NOT NULL AND priced)
 FROM changed_offer
 """
@@ -226,9 +220,9 @@ SELECT id, price, currency, %(source)s, tstzrange(%(now)s, NULL, '[)') FROM adde
 
 CHANGE = """
 UPDATE inventory_offer o SET
-    availability = CASE WHEN c.signal THEN c.availability ELSE o.availability END,
-    zones = CASE WHEN c.signal THEN c.zones ELSE o.zones END,
-    account_id = CASE WHEN c.signal THEN %(account)s ELSE o.account_id END,
+    availability = CASE WHEN c.gone THEN 'unavailable' WHEN c.signal THEN c.availability ELSE o.availability END,
+    zones = CASE WHEN c.signal AND NOT c.gone THEN c.zones ELSE o.zones END,
+    account_id = CASE WHEN c.signal OR c.gone THEN %(account)s ELSE o.account_id END,
     price = CASE WHEN c.priced THEN c.price ELSE o.price END,
     currency = CASE WHEN c.priced THEN c.currency ELSE o.currency END,
     price_source = CASE WHEN c.priced THEN %(source)s ELSE o.price_source END,
@@ -264,14 +258,4 @@ SELECT c.id, c.price, c.currency, %(source)s, tstzrange(%(now)s, NULL, '[)')
 FROM changed_offer c
 WHERE c.id IS NOT NULL AND c.priced AND NOT EXISTS (
     SELECT FROM inventory_pricepoint p WHERE p.offer_id = c.id AND upper_inf(p.period))
-"""
-
-WITHDRAW = """
-UPDATE inventory_offer o SET availability = 'unavailable', account_id = %(account)s, changed_at = %(now)s
-WHERE o.region_id = %(region)s AND o.availability <> 'unavailable'
-    AND (o.account_id = %(account)s OR (%(alone)s AND (o.account_id IS NULL OR NOT EXISTS (
-        SELECT FROM inventory_provideraccount a WHERE a.id = o.account_id AND a.enabled))))
-    AND NOT EXISTS (
-        SELECT FROM incoming_offer n
-        WHERE n.instance_type_id = o.instance_type_id AND n.region_id = o.region_id AND n.purchase = o.purchase)
 """

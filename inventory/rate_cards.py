@@ -132,7 +132,9 @@ def store_card(
     regions = dict(Region.objects.filter(provider=provider, code__in=codes).values_list("code", "pk"))
 
     rows = list(_offers(lines, regions))
-    written = write_offers(rows=rows, source=RATE_CARD, now=now, only_missing=only_missing)
+    written = write_offers(
+        rows=rows, regions=regions.values(), source=RATE_CARD, now=now, only_missing=only_missing
+    )
     return ImportResult(
         lines=len(lines),
         regions_added=len(codes - known),
