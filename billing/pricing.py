@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal, localcontext
 from typing import Any
 
-from django.db.models import Count, Q
+from django.db.models import Count, Q, QuerySet
 from django.utils.translation import gettext as _
 
 from billing.accounts import account_for
@@ -70,21 +70,37 @@ def find_rule(
     came into force last wins. ``hours`` is the lease's duration. Where the instance type
     or region is not known (``None``), rules that name one do not apply.
     """
-    rules = PriceRule.objects.filter(
-        Q(organization=None) | Q(organization=organization),
-        Q(segment="") | Q(segment=organization.segment),
+    rules = rules_in_force(
+        organization=organization,
+        kind=kind,
+        hours=hours,
+        at=at,
+        currency=currency or account_for(organization).currency,
+    ).filter(
         Q(instance_type=None) | Q(instance_type=instance_type),
         Q(gpu_model=None) | Q(gpu_model=gpu_model),
         Q(region=None) | Q(region=region),
+    )
+    return max(rules, key=specificity, default=None)
+
+
+def rules_in_force(
+    *, organization: Organization, kind: str, hours: Decimal, at: datetime, currency: str
+) -> QuerySet[PriceRule]:
+    """Return the rules that hold at ``at`` for an organization's leases of this kind and duration, whatever
+    the machine."""
+    return PriceRule.objects.filter(
+        Q(organization=None) | Q(organization=organization),
+        Q(segment="") | Q(segment=organization.segment),
         Q(lease_kind="") | Q(lease_kind=kind),
         min_hours__lte=hours,
         effective__contains=at,
-        currency=currency or account_for(organization).currency,
+        currency=currency,
     ).select_related("organization", "instance_type", "gpu_model", "region__provider")
-    return max(rules, key=_specificity, default=None)
 
 
-def _specificity(rule: PriceRule) -> tuple[Any, ...]:
+def specificity(rule: PriceRule) -> tuple[Any, ...]:
+    """Return the key by which the most specific of the rules that apply is the largest."""
     return (
         rule.organization_id is not None,
         rule.segment != "",
@@ -213,15 +229,15 @@ def price(
         currency=currency,
     )
     cost = wholesale_cost(request=request, region=region, currency=currency)
-    listed = _rate(rule, cost, request.gpus_per_node)
+    listed = rate(rule, cost.per_node_hour if cost else None, request.gpus_per_node)
     if rate_override is None and listed is None:
         raise NoPrice(
             _("There is no price for %(nodes)s × %(gpus)s %(model)s yet. Ask us for a quote.")
             % {"nodes": request.nodes, "gpus": request.gpus_per_node, "model": gpu_model.name}
         )
-    rate = listed if rate_override is None else ledger(rate_override)
-    assert rate is not None
-    total = amount_for(rate=rate, gpu_microseconds=_gpu_microseconds(request))
+    charged = listed if rate_override is None else ledger(rate_override)
+    assert charged is not None
+    total = amount_for(rate=charged, gpu_microseconds=_gpu_microseconds(request))
     if total >= LARGEST_TOTAL:
         raise InvalidInput(_("This is more than we can quote at once. Ask for less."), field="nodes")
     arithmetic: dict[str, Any] = {
@@ -238,7 +254,7 @@ def price(
             else None
         ),
         "list_rate_per_gpu_hour": None if listed is None else text(listed),
-        "rate_per_gpu_hour": text(rate),
+        "rate_per_gpu_hour": text(charged),
         "gpus": request.nodes * request.gpus_per_node,
         "seconds": text(Decimal(microseconds(request.duration)) / 1_000_000),
         "gpu_hours": text(ledger(gpu_hours(request))),
@@ -248,7 +264,7 @@ def price(
     }
     return PricedRequest(
         rule=None if rate_override is not None else rule,
-        rate_per_gpu_hour=rate,
+        rate_per_gpu_hour=charged,
         total=total,
         currency=currency,
         arithmetic=arithmetic,
@@ -268,12 +284,13 @@ def _only_type(request: CapacityRequest, region: Region | None) -> InstanceType 
     return InstanceType.objects.get(pk=found[0]) if len(found) == 1 else None
 
 
-def _rate(rule: PriceRule | None, cost: Cost | None, gpus_per_node: int) -> Decimal | None:
+def rate(rule: PriceRule | None, per_node_hour: Decimal | None, gpus_per_node: int) -> Decimal | None:
+    """Return the rule's price per GPU-hour, from what a node costs us; None where that is not known."""
     if rule is None:
         return None
     if rule.kind == PriceRule.Kind.FIXED:
         return rule.amount
-    return ledger(cost.per_node_hour / gpus_per_node * (1 + rule.amount)) if cost else None
+    return None if per_node_hour is None else ledger(per_node_hour / gpus_per_node * (1 + rule.amount))
 
 
 def describe_rule(rule: PriceRule) -> dict[str, Any]:

@@ -29,10 +29,12 @@ __all__ = [
     "Alternative",
     "CalendarDay",
     "CalendarRow",
+    "FreeKind",
     "Slot",
     "calendar",
     "find_starts",
     "fits",
+    "free_by_kind",
     "free_nodes",
     "near_misses",
 ]
@@ -92,6 +94,41 @@ def fits(request: CapacityRequest, *, now: datetime) -> bool:
         now=now,
         confidential=True,
     )
+
+
+@dataclass(frozen=True)
+class FreeKind:
+    """What we hold of one GPU model, node size and region: nodes, and how many are free."""
+
+    gpu_model: str
+    gpus_per_node: int
+    region: str
+    nodes_held: int
+    nodes_free: int
+
+    @property
+    def gpus_free(self) -> int:
+        return self.nodes_free * self.gpus_per_node
+
+
+def free_by_kind(*, period: Period, now: datetime, confidential: bool | None = None) -> list[FreeKind]:
+    """Return, per GPU model, node size and region, the nodes we hold and those free for all of ``period``.
+
+    Held are healthy nodes that can be promised at some time from the period's start on.
+    """
+    statement = f"""
+        WITH {LAPSED}
+        SELECT g.slug, t.gpus_per_node, p.slug || '/' || r.code, count(*), count(*) FILTER (WHERE {FREE})
+        FROM inventory_node n
+        JOIN inventory_instancetype t ON t.id = n.instance_type_id
+        JOIN inventory_gpumodel g ON g.id = t.gpu_model_id
+        JOIN inventory_region r ON r.id = n.region_id JOIN inventory_provider p ON p.id = r.provider_id
+        {following(but_lapsed=True)}
+        WHERE {wanted(gpu_model=False, region=None, stack=None, confidential=show_confidential(confidential))}
+          AND upper(n.available) > %(start)s
+        GROUP BY 1, 2, 3 ORDER BY 1, 2 DESC, 3"""  # noqa: S608 - fragments of ours, values as parameters
+    values = parameters(start=period.lower, end=period.upper, now=now)
+    return [FreeKind(*row) for row in rows(statement, values)]
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,7 @@ ITEMS: Final = (
         also=("dashboard:quote",),
         in_bar=True,
     ),
+    NavItem(label=_("Catalog"), icon="scale", name="dashboard:catalog", also=("dashboard:catalog",)),
     NavItem(
         label=_("Leases"), icon="server", name="dashboard:leases", also=("dashboard:lease",), in_bar=True
     ),

@@ -4,13 +4,15 @@ from django.conf import settings
 from django.urls import path
 
 from portal.dashboard import styleguide, theme
-from portal.dashboard.views import home, leases, money, organization, reserve
+from portal.dashboard.views import catalog, home, leases, money, organization, reserve
 
 app_name = "dashboard"
 
 urlpatterns = [
     path("", home.home, name="home"),
     path("reserve/", reserve.search_page, name="availability"),
+    path("catalog/", catalog.model_list, name="catalog"),
+    path("catalog/<slug:slug>/", catalog.model_page, name="catalog-model"),
     path("quotes/", reserve.quote_create, name="quote-create"),
     path("quotes/<str:uid>/", reserve.quote_page, name="quote"),
     path("quotes/<str:uid>/drop/", reserve.quote_drop, name="quote-drop"),

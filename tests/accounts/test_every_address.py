@@ -32,7 +32,7 @@ from portal.accounts.models import (
     User,
 )
 from tests.billing.helpers import deliver, make_booking, make_customer, make_quote, make_rule
-from tests.factories import NOW, make_fleet, make_membership, make_project, make_ssh_key, make_user
+from tests.factories import H100, NOW, make_fleet, make_membership, make_project, make_ssh_key, make_user
 
 pytestmark = pytest.mark.django_db
 JANUARY = datetime(2027, 1, 2, 9, tzinfo=UTC)
@@ -41,6 +41,7 @@ ROLES = Membership.Role.values
 # The kind of thing that each parameter names; ids of a kind begin alike (lse_, quo_, …).
 TAKES: dict[str, dict[str, str]] = {
     "accounts:invitation": {"token": "link"},
+    "dashboard:catalog-model": {"slug": "gpu"},
     "dashboard:quote": {"uid": "quote"},
     "dashboard:quote-drop": {"uid": "quote"},
     "dashboard:lease": {"uid": "lease"},
@@ -62,6 +63,8 @@ TAKES: dict[str, dict[str, str]] = {
     "api:cancel-lease": {"uid": "lease"},
     "api:invoice-pdf": {"uid": "invoice"},
 }
+# Kinds that belong to no tenant: everybody who is signed in sees the same.
+SHARED = {"gpu"}
 # What looking at a page needs beyond belonging to the organization.
 NEEDS_BILLING = {
     "dashboard:usage",
@@ -192,6 +195,7 @@ def make_tenant() -> Tenant:
         "ssh_key": make_ssh_key(organization=customer, added_by=owner).uid,
         "token": token.uid,
         "link": link,
+        "gpu": H100,
     }
     return Tenant(organization=customer, ids=ids, people=people)
 
@@ -244,7 +248,7 @@ def test_another_tenants_things_are_as_if_they_did_not_exist(role, mine):
     client = as_(mine.people[role])
     for name in sorted(set(TAKES) - OPEN):
         for method in ("get", "post"):
-            for kind in TAKES[name].values():  # one of their ids among mine, and each alone
+            for kind in set(TAKES[name].values()) - SHARED:  # one of their ids among mine, and each alone
                 foreign = mine.address(name, **{kind: theirs.ids[kind]})
                 prefix, _, rest = theirs.ids[kind].partition("_")
                 ghost = mine.address(name, **{kind: f"{prefix}_{'0' * len(rest)}"})

@@ -37,7 +37,7 @@ def hours(count: int, step: int = 24) -> list[datetime]:
 @given(st.floats(-1e9, 1e9), st.floats(0, 1e9))
 def test_value_ticks_enclose_the_values_in_few_even_steps(low, spread):
     ticks = value_ticks(low, low + spread)
-    assert ticks[0] <= low + 1e-6 * max(1, abs(low))
+    assert ticks[0] <= low + 1e-6 * max(1, abs(low), spread)
     assert ticks[-1] >= low + spread - 1e-6 * max(1, abs(low + spread))
     assert 2 <= len(ticks) <= 8
     assert ticks == sorted(set(ticks))

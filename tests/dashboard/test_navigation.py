@@ -55,6 +55,7 @@ def test_the_order_is_the_agreed_one_and_a_phone_has_room_for_four():
     assert [str(item.label) for item in ITEMS] == [
         "Dashboard",
         "Reserve",
+        "Catalog",
         "Leases",
         "Usage",
         "Invoices",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, tzinfo
 from typing import Any, ClassVar
 
@@ -12,6 +12,7 @@ from django.utils import formats, timezone
 from django.utils.translation import pgettext
 
 from portal.dashboard.charts.scales import (
+    YEAR_FROM,
     Format,
     Number,
     Tick,
@@ -23,6 +24,7 @@ from portal.dashboard.charts.scales import (
 )
 
 Point = tuple[float, float]
+LABEL_HEIGHT = 7.5  # of a plot, in per cent
 MOST_POINTS = 240  # more than a chart has pixels to show; the rest is thinned out
 
 
@@ -56,6 +58,15 @@ class Line:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class EndLabel:
+    """A line's name beside its end, in per cent of the plot from the top."""
+
+    number: int
+    text: str
+    y: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Row:
     """One row of the chart's table."""
 
@@ -74,6 +85,7 @@ class TimeChart:
     y_ticks: list[Tick]
     points: list[dict[str, Any]]
     rows: list[Row] = field(repr=False)
+    labels: list[EndLabel] = field(default_factory=list)  # where there is room, instead of a legend
 
     @property
     def has_legend(self) -> bool:
@@ -170,14 +182,33 @@ def thin_out(values: Sequence[float], most: int) -> list[int]:
     return kept
 
 
-def _runs(points: Sequence[Point | None]) -> list[list[Point]]:
+def _runs(points: Sequence[Point | None], xs: Sequence[float], *, step: bool) -> list[list[Point]]:
+    """Split at the gaps. A step holds until the moment at which its value is no longer known."""
     runs: list[list[Point]] = [[]]
-    for point in points:
-        if point is None:
-            runs.append([])
-        else:
+    for point, x in zip(points, xs, strict=True):
+        if point is not None:
             runs[-1].append(point)
+        elif runs[-1]:
+            if step:
+                runs[-1].append((x, runs[-1][-1][1]))
+            runs.append([])
     return [run for run in runs if run]
+
+
+def _end_labels(ends: Sequence[tuple[int, str, float]]) -> list[EndLabel]:
+    """Return the labels from top to bottom, moved apart so that none covers another."""
+    labels: list[EndLabel] = []
+    lowest = -LABEL_HEIGHT
+    for number, text, y in sorted(ends, key=lambda end: end[2]):
+        lowest = max(y, lowest + LABEL_HEIGHT)
+        labels.append(EndLabel(number=number, text=text, y=round(lowest, 2)))
+    limit = 100.0
+    for index in range(len(labels) - 1, -1, -1):  # what ran out at the bottom moves up again
+        if labels[index].y <= limit:
+            break
+        labels[index] = replace(labels[index], y=round(limit, 2))
+        limit -= LABEL_HEIGHT
+    return labels
 
 
 def time_chart(
@@ -188,12 +219,14 @@ def time_chart(
     write: Format = plain,
     floor: float | None = 0,
     zone: tzinfo | None = None,
+    direct_labels: bool = False,
 ) -> TimeChart | None:
     """Draw series over ``times`` (aware, ascending). ``None`` when there is nothing to draw.
 
     ``floor`` is the least value on the axis unless a value lies below it; ``None``
     starts near the least value, for numbers such as prices whose zero is far away.
     ``write`` formats values. Times are shown in ``zone``, by default the person's.
+    ``direct_labels`` names each line at its end.
     """
     zone = zone or timezone.get_current_timezone()
     known = [float(value) for one in series for value in one.values if value is not None]
@@ -212,11 +245,14 @@ def time_chart(
     def y(value: Number | None) -> float | None:
         return None if value is None else round(100 - percent(float(value), ticks[0], ticks[-1]), 3)
 
-    lines = []
+    lines, ends = [], []
     for number, one in enumerate(series, start=1):
         places = [y(one.values[i]) for i in keep]
-        runs = _runs([None if py is None else (px, py) for px, py in zip(xs, places, strict=True)])
+        points_or_gaps = [None if py is None else (px, py) for px, py in zip(xs, places, strict=True)]
+        runs = _runs(points_or_gaps, xs, step=one.step)
         paths = [step_path(run) if one.step else smooth_path(run) for run in runs]
+        if runs:
+            ends.append((number, one.label, runs[-1][-1][1]))
         lines.append(
             Line(
                 label=one.label,
@@ -229,7 +265,9 @@ def time_chart(
     whole_days = all(at.astimezone(zone).strftime("%H%M") == "0000" for at in times[:3])
     pattern = (
         pgettext("short date format of django.utils.dateformat", "j M")
-        if whole_days
+        if whole_days and times[-1] - times[0] <= YEAR_FROM
+        else pgettext("date format of django.utils.dateformat", "j M Y")
+        if times[-1] - times[0] > YEAR_FROM
         else pgettext("short date and time format of django.utils.dateformat", "j M, H:i")
     )
     points, rows = [], []
@@ -251,4 +289,5 @@ def time_chart(
         y_ticks=value_axis(ticks, write),
         points=points,
         rows=rows,
+        labels=_end_labels(ends) if direct_labels else [],
     )

@@ -20,6 +20,11 @@ HOUR = timedelta(hours=1)
 STEPS = (1, 2, 3, 6, 12, 24, 48, 72, 96, 168, 336, 672, 1344, 2688, 8760)
 
 
+# Beyond this, months are rounder than weeks; beyond that, their year must be said.
+MONTHS_FROM = timedelta(days=120)
+YEAR_FROM = timedelta(days=300)
+
+
 @dataclass(frozen=True, slots=True)
 class Tick:
     """A mark on an axis: its text, and its place in per cent from the start (top or left)."""
@@ -79,8 +84,30 @@ def _local_steps(start: datetime, end: datetime, hours: int, zone: tzinfo) -> It
         wall += hours * HOUR
 
 
+def _local_months(start: datetime, end: datetime, count: int, zone: tzinfo) -> Iterator[datetime]:
+    first, last = start.astimezone(zone), end.astimezone(zone)
+    months = (last.year - first.year) * 12 + last.month - first.month
+    step = next((step for step in (1, 2, 3, 6, 12) if months / step <= count), 24)
+    number = -(-(first.year * 12 + first.month - 1) // step) * step
+    while (moment := datetime(number // 12, number % 12 + 1, 1, tzinfo=zone)) <= end:
+        if moment >= start:
+            yield moment
+        number += step
+
+
 def time_axis(start: datetime, end: datetime, zone: tzinfo, count: int = 8) -> list[Tick]:
     """Return at most about ``count`` ticks at round local times between two moments."""
+    low, high = start.timestamp(), end.timestamp()
+    if end - start > MONTHS_FROM:
+        pattern = (
+            pgettext("month and year format of django.utils.dateformat", "M Y")
+            if end - start > YEAR_FROM
+            else pgettext("month format of django.utils.dateformat", "M")
+        )
+        return [
+            Tick(percent(moment.timestamp(), low, high), formats.date_format(moment, pattern))
+            for moment in _local_months(start, end, count, zone)
+        ]
     span = (end - start) / HOUR
     # From two days on, days say more than hours.
     fitting = (step for step in STEPS if span / step <= count and (step >= 24 or span <= 48))
@@ -90,7 +117,6 @@ def time_axis(start: datetime, end: datetime, zone: tzinfo, count: int = 8) -> l
         if hours >= 24
         else pgettext("time format of django.utils.dateformat", "H:i")
     )
-    low, high = start.timestamp(), end.timestamp()
     return [
         Tick(percent(moment.timestamp(), low, high), formats.date_format(moment, pattern))
         for moment in _local_steps(start, end, hours, zone)

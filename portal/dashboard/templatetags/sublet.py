@@ -21,7 +21,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import pgettext
 from lucide.templatetags.lucide import lucide
 
-from portal.common import states
+from portal.common import freshness, states
 from portal.common.money import format_money
 from portal.common.quantities import format_gpus
 from portal.dashboard.navigation import NavLink, navigation
@@ -89,6 +89,27 @@ def when(value: datetime | date | None, style: str = "datetime") -> SafeString:
         formats.date_format(utc, _time_format("datetime")),
         formats.date_format(timezone.localtime(value), _time_format(style)),
     )
+
+
+@register.simple_tag
+def age(at: datetime | None, source: str = freshness.LIVE) -> SafeString:
+    """Say where a figure is from and how old it is: ``polled 4 min ago``, ``rate card of 20 Jul 2026``.
+
+    ``source`` is ``api``, ``rate_card`` or ``live`` (``as of 14:05``). What is stale says so.
+    """
+    return freshness.stamp(at, source, timezone.now())
+
+
+@register.simple_tag
+def share(value: Decimal | None, tone: str = "") -> SafeString:
+    """Write a difference as a percentage with its sign: ``−12 %``; ``tone`` colours it (good, bad)."""
+    if value is None:
+        return NOTHING
+    percent = round(value * 100)
+    number = formats.number_format(abs(percent), use_l10n=True, force_grouping=True)
+    sign = "−" if percent < 0 else "+" if percent > 0 else "±"
+    css = f" sb-{tone}" if tone else ""
+    return format_html('<span class="sb-num{}">{}{}\u202f%</span>', css, sign, number)
 
 
 @register.simple_tag

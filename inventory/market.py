@@ -1,0 +1,336 @@
+"""The market as customers may see it: what every cloud asks per GPU and hour, how that changed, how old it is.
+
+Each question is one SQL statement, whatever the number of offers. Prices are the clouds'
+list prices (from their APIs or rate cards): public, before tax, never converted. A price
+is as old as its source: one from an API as the last complete poll of its region (P4), one
+from a rate card as the card.
+
+Availability comes from our accounts' polls. What a provider told an account whose stock is
+confidential (``ProviderAccount.stock_confidential``) is ``UNDISCLOSED`` here, whatever it
+says: it is neither shown, counted, filtered nor sorted by.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+from django.conf import settings
+from django.db import connection
+
+from inventory.models import Offer
+from portal.common.freshness import API, STALE_AFTER
+
+UNDISCLOSED = "undisclosed"
+PER_PAGE = 50
+
+# The last complete poll of each account in each region, and (account 0) of any account there: the age of
+# what an account told, and of what was told before accounts were kept.
+POLLS = """
+    told AS MATERIALIZED (
+        SELECT a.id AS account_id, r.id AS region_id, (
+            SELECT p.finished_at FROM inventory_pollrun p
+            WHERE p.account_id = a.id AND p.region_id = r.id AND p.state = 'complete'
+            ORDER BY p.finished_at DESC LIMIT 1) AS polled_at
+        FROM inventory_provideraccount a JOIN inventory_region r ON r.provider_id = a.provider_id
+    ), polls AS MATERIALIZED (
+        SELECT account_id, region_id, polled_at FROM told WHERE polled_at IS NOT NULL
+        UNION ALL
+        SELECT 0, region_id, max(polled_at) FROM told GROUP BY region_id
+    ), secret AS MATERIALIZED (
+        SELECT id AS account_id, provider_id FROM inventory_provideraccount
+        WHERE stock_confidential AND NOT %(show_confidential)s
+        UNION ALL
+        SELECT DISTINCT 0, provider_id FROM inventory_provideraccount
+        WHERE stock_confidential AND NOT %(show_confidential)s
+    )"""
+# Every offer o of type t, with what may be shown of it.
+FIGURES = """
+    o.price / t.gpus_per_node AS per_gpu,
+    CASE WHEN secret.provider_id IS NOT NULL THEN 'undisclosed' ELSE o.availability END AS availability,
+    CASE WHEN o.price IS NULL THEN NULL
+         WHEN o.price_source = 'api' THEN GREATEST(polls.polled_at, o.price_seen_at)
+         ELSE o.price_seen_at END AS price_at,
+    polls.polled_at"""
+JOINS = """
+    inventory_offer o
+    JOIN inventory_instancetype t ON t.id = o.instance_type_id
+    LEFT JOIN polls ON polls.region_id = o.region_id AND polls.account_id = COALESCE(o.account_id, 0)
+    LEFT JOIN secret ON secret.provider_id = t.provider_id AND secret.account_id = COALESCE(o.account_id, 0)"""
+
+
+@dataclass(frozen=True, slots=True)
+class Lowest:
+    """The lowest price per GPU and hour among the clouds, for one purchase option and currency.
+
+    ``unavailable``: every offer at a price is known to be sold out; this is then the
+    lowest of those.
+    """
+
+    purchase: str
+    currency: str
+    per_gpu_hour: Decimal
+    provider: str
+    provider_name: str
+    region: str
+    price_at: datetime | None
+    source: str
+    unavailable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSummary:
+    """One GPU model over all clouds. ``newest`` and ``oldest`` are the ages of its prices.
+
+    ``regions_available`` counts regions whose poll is recent and said so;
+    ``signal_at`` is the latest such poll.
+    """
+
+    slug: str
+    name: str
+    vendor: str
+    family: str
+    memory_gib: int
+    clouds: int
+    regions: int
+    regions_available: int
+    regions_known: int
+    signal_at: datetime | None
+    newest: datetime | None
+    newest_source: str
+    oldest: datetime | None
+    oldest_source: str
+    lowest: tuple[Lowest, ...]
+
+    def lowest_of(self, purchase: str, currency: str) -> Lowest | None:
+        """Return the lowest price in ``currency``; in another one only where there is none in this."""
+        found = [low for low in self.lowest if low.purchase == purchase]
+        found.sort(key=lambda low: (low.currency != currency, low.currency))
+        return found[0] if found else None
+
+
+@dataclass(frozen=True, slots=True)
+class MarketOffer:
+    """One line of the comparison. ``price`` is per hour of the whole instance.
+
+    ``previous`` is the price before the current one, in ``previous_currency``, that ended
+    at ``changed_at``. ``price_at`` and ``source`` say how old the price is,
+    ``polled_at`` how old the availability.
+    """
+
+    id: int
+    provider: str
+    provider_name: str
+    region: str
+    region_name: str
+    instance_type: str
+    gpus_per_node: int
+    vcpus: int | None
+    memory_gib: int | None
+    interconnect: str
+    purchase: str
+    currency: str
+    price: Decimal | None
+    per_gpu_hour: Decimal | None
+    availability: str
+    source: str
+    price_at: datetime | None
+    polled_at: datetime | None
+    first_seen_at: datetime
+    zones: tuple[str, ...]
+    previous: Decimal | None
+    previous_currency: str | None
+    changed_at: datetime | None
+
+    @property
+    def change(self) -> Decimal | None:
+        """The change since the last price as a share of it, or None; never between currencies."""
+        if self.price is None or not self.previous or self.previous_currency != self.currency:
+            return None
+        return self.price / self.previous - 1
+
+
+def model_summaries(
+    *,
+    now: datetime,
+    vendor: str = "",
+    memory_gib: int = 0,
+    provider: str = "",
+    purchase: str = "",
+    text: str = "",
+    slug: str = "",
+) -> list[ModelSummary]:
+    """Return the GPU models that some cloud offers, each with its lowest prices, by name.
+
+    ``memory_gib`` is the least memory of one GPU; ``text`` is looked for in the name,
+    the slug, the family and the vendor. ``provider`` and ``purchase`` narrow the offers
+    that are summed up. Empty means any.
+    """
+    statement = f"""
+        WITH {POLLS}, models AS MATERIALIZED (
+            SELECT * FROM inventory_gpumodel g
+            WHERE %(vendor)s IN ('', g.vendor) AND %(slug)s IN ('', g.slug) AND g.memory_gib >= %(memory)s
+              AND (%(text)s = '' OR strpos(lower(concat_ws(' ', g.name, g.slug, g.family, g.vendor)), %(text)s) > 0)
+        ), figures AS (
+            SELECT t.gpu_model_id, t.provider_id, o.region_id, o.purchase, o.currency, o.price_source, {FIGURES}
+            FROM {JOINS}
+            WHERE t.gpu_model_id IN (SELECT id FROM models)
+              AND (%(provider)s = '' OR t.provider_id = (SELECT id FROM inventory_provider WHERE slug = %(provider)s))
+              AND %(purchase)s IN ('', o.purchase)
+        ), cells AS MATERIALIZED (
+            SELECT gpu_model_id, provider_id, region_id, purchase, currency, price_source, polled_at,
+                   min(per_gpu) FILTER (WHERE availability <> 'unavailable') AS best, min(per_gpu) AS any_best,
+                   min(price_at) AS oldest, max(price_at) AS newest,
+                   bool_or(availability = 'available') AS available,
+                   bool_or(availability IN ('available', 'unavailable')) AS known
+            FROM figures GROUP BY 1, 2, 3, 4, 5, 6, 7
+        ), totals AS (
+            SELECT gpu_model_id, count(DISTINCT provider_id) AS clouds, count(DISTINCT region_id) AS regions,
+                   count(DISTINCT region_id) FILTER (WHERE available AND polled_at >= %(recent)s) AS available,
+                   count(DISTINCT region_id) FILTER (WHERE known AND polled_at >= %(recent)s) AS known,
+                   max(polled_at) FILTER (WHERE known AND polled_at >= %(recent)s) AS signal_at,
+                   max(newest) AS newest, min(oldest) AS oldest,
+                   (array_agg(price_source ORDER BY newest DESC NULLS LAST))[1] AS newest_source,
+                   (array_agg(price_source ORDER BY oldest ASC NULLS LAST))[1] AS oldest_source
+            FROM cells GROUP BY 1
+        ), lows AS (
+            SELECT DISTINCT ON (c.gpu_model_id, c.purchase, c.currency)
+                   c.gpu_model_id, c.purchase, c.currency, COALESCE(c.best, c.any_best) AS per_gpu,
+                   p.slug AS provider, p.name AS provider_name, r.code AS region,
+                   c.oldest AS price_at, c.price_source AS source, c.best IS NULL AS unavailable
+            FROM cells c
+            JOIN inventory_provider p ON p.id = c.provider_id JOIN inventory_region r ON r.id = c.region_id
+            WHERE c.any_best IS NOT NULL
+            ORDER BY c.gpu_model_id, c.purchase, c.currency, c.best IS NULL, COALESCE(c.best, c.any_best),
+                     p.slug, r.code
+        )
+        SELECT g.slug, g.name, g.vendor, g.family, g.memory_gib, n.clouds, n.regions, n.available, n.known,
+               n.signal_at, n.newest, n.newest_source, n.oldest, n.oldest_source,
+               l.purchase, l.currency, l.per_gpu, l.provider, l.provider_name, l.region, l.price_at, l.source,
+               l.unavailable
+        FROM models g JOIN totals n ON n.gpu_model_id = g.id LEFT JOIN lows l ON l.gpu_model_id = g.id
+        ORDER BY g.name, g.slug, l.purchase, l.currency"""  # noqa: S608 - fragments of this module, values as parameters
+    found = rows(
+        statement,
+        vendor=vendor,
+        memory=memory_gib,
+        provider=provider,
+        purchase=purchase,
+        text=text.strip().lower(),
+        slug=slug,
+        recent=now - STALE_AFTER[API],
+    )
+    summaries: dict[str, list[Any]] = {}
+    lowest: dict[str, list[Lowest]] = {}
+    for row in found:
+        summaries.setdefault(row[0], list(row[:14]))
+        low = lowest.setdefault(row[0], [])
+        if row[16] is not None:
+            low.append(Lowest(*row[14:]))
+    return [ModelSummary(*facts, tuple(lowest[slug])) for slug, facts in summaries.items()]
+
+
+# What a comparison can be ordered by; prices without a currency of their own first would mix them.
+ORDERS = {
+    "price": "f.per_gpu IS NULL, f.currency <> %(currency)s, f.currency, f.per_gpu, f.provider, f.region, f.id",
+    "cloud": "f.provider_name, f.region, f.per_gpu, f.id",
+    "size": "f.gpus_per_node DESC, f.per_gpu IS NULL, f.currency <> %(currency)s, f.currency, f.per_gpu, f.id",
+    "region": "f.region, f.provider_name, f.per_gpu, f.id",
+}
+
+
+def compare(
+    *,
+    gpu_model: str,
+    currency: str = "USD",
+    provider: str = "",
+    region: str = "",
+    purchase: str = "",
+    order: str = "price",
+    limit: int = PER_PAGE,
+    offset: int = 0,
+) -> tuple[list[MarketOffer], int]:
+    """Return one page of a GPU model's offers, and how many there are on all pages.
+
+    ``currency`` comes first where prices are in several: they are ordered within each,
+    never across. ``region`` is a code. ``order`` is one of ``ORDERS``.
+    """
+    statement = f"""
+        WITH {POLLS}, figures AS (
+            SELECT o.id, p.slug AS provider, p.name AS provider_name, r.code AS region, r.name AS region_name,
+                   t.name AS instance_type, t.gpus_per_node, t.vcpus, t.memory_gib, t.interconnect,
+                   o.purchase, o.currency, o.price, o.price_source, o.first_seen_at, o.zones, {FIGURES}
+            FROM {JOINS}
+            JOIN inventory_provider p ON p.id = t.provider_id JOIN inventory_region r ON r.id = o.region_id
+            WHERE t.gpu_model_id = (SELECT id FROM inventory_gpumodel WHERE slug = %(gpu_model)s)
+              AND %(provider)s IN ('', p.slug) AND %(region)s IN ('', r.code) AND %(purchase)s IN ('', o.purchase)
+        ), page AS MATERIALIZED (
+            SELECT f.*, count(*) OVER () AS total, row_number() OVER (ORDER BY {ORDERS[order]}) AS place
+            FROM figures f ORDER BY place LIMIT %(limit)s OFFSET %(offset)s
+        )
+        SELECT f.id, f.provider, f.provider_name, f.region, f.region_name, f.instance_type, f.gpus_per_node,
+               f.vcpus, f.memory_gib, f.interconnect, f.purchase, f.currency, f.price, f.per_gpu, f.availability,
+               f.price_source, f.price_at, f.polled_at, f.first_seen_at,
+               CASE WHEN f.availability = 'undisclosed' THEN ARRAY[]::varchar[] ELSE f.zones END,
+               before.price, before.currency, before.ended, f.total
+        FROM page f LEFT JOIN LATERAL (
+            SELECT h.price, h.currency, upper(h.period) AS ended FROM inventory_pricepoint h
+            WHERE h.offer_id = f.id AND NOT upper_inf(h.period) ORDER BY lower(h.period) DESC LIMIT 1
+        ) before ON true
+        ORDER BY f.place"""  # noqa: S608 - fragments of this module, values as parameters
+    found = rows(
+        statement,
+        gpu_model=gpu_model,
+        currency=currency,
+        provider=provider,
+        region=region,
+        purchase=purchase,
+        limit=limit,
+        offset=offset,
+    )
+    offers = [MarketOffer(*row[:19], tuple(row[19]), *row[20:23]) for row in found]
+    return offers, found[0][23] if found else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Facets:
+    """What a GPU model's offers can be narrowed by."""
+
+    clouds: list[tuple[str, str]]
+    regions: list[str]
+    purchases: list[str]
+    currencies: list[str]
+
+
+def facets(*, gpu_model: str) -> Facets:
+    """Return the clouds (slug and name), regions, purchase options and currencies of a model's offers."""
+    found = rows(
+        """
+        SELECT DISTINCT p.slug, p.name, r.code, o.purchase, o.currency
+        FROM inventory_offer o
+        JOIN inventory_instancetype t ON t.id = o.instance_type_id
+        JOIN inventory_provider p ON p.id = t.provider_id JOIN inventory_region r ON r.id = o.region_id
+        WHERE t.gpu_model_id = (SELECT id FROM inventory_gpumodel WHERE slug = %(gpu_model)s)""",
+        gpu_model=gpu_model,
+    )
+    return Facets(
+        clouds=sorted({(row[0], row[1]) for row in found}, key=lambda cloud: cloud[1].lower()),
+        regions=sorted({row[2] for row in found}),
+        purchases=[value for value in Offer.Purchase.values if value in {row[3] for row in found}],
+        currencies=sorted({row[4] for row in found}),
+    )
+
+
+def show_confidential() -> bool:
+    """Return whether this site shows customers what contracts call confidential (never by default)."""
+    return bool(getattr(settings, "SUBLET_SHOW_CONFIDENTIAL_STOCK", False))
+
+
+def rows(statement: str, **values: Any) -> list[tuple[Any, ...]]:
+    """Run one statement with these parameters, and with whether stock may be shown, and return its rows."""
+    with connection.cursor() as cursor:
+        cursor.execute(statement, {**values, "show_confidential": show_confidential()})
+        found: list[tuple[Any, ...]] = cursor.fetchall()
+        return found
