@@ -1,43 +1,61 @@
-"""Which software stack can be had where: the region's own image beats the provider's.
+"""Which software stack can be had where: the most particular image decides.
 
-A stack fits an instance type where the provider's image in that region is enabled, has
-the type's architecture, and the stack supports the type's GPU.
+An image is for a provider and a processor, and may be limited to a region and to
+instance types. Of those that match a type in a region, one of that region comes before
+one of the provider, then one that names types before one for all. It decides even where
+it is disabled, so that staff can take one place out. A stack fits a type where that
+image is enabled and the stack supports the type's GPU.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from django.db import connection
 from django.utils.translation import gettext as _
 
-from inventory.models import Architecture, Provider, Region, SoftwareStack, StackImage
+from inventory.models import Architecture, InstanceType, Region, SoftwareStack, StackImage
 from portal.common.errors import InvalidInput
 
 # GPUs that come only beside Arm processors: Grace superchips, and T4G with Graviton.
 ARM_GPUS = ("gh200-", "gb200-", "gb300-", "t4g-")
 
-# Which image decides: of stack ``s`` for instance type ``t`` in region ``r``. A region's own
-# row decides there even where it is disabled.
-_IMAGES = """
-    inventory_softwarestack s
-    JOIN inventory_stackimage i ON i.stack_id = s.id AND i.enabled
-    JOIN inventory_region r ON r.provider_id = i.provider_id
-        AND (i.region_id = r.id OR i.region_id IS NULL AND NOT EXISTS (
-            SELECT FROM inventory_stackimage own
-            WHERE own.stack_id = i.stack_id AND own.region_id = r.id AND own.architecture = i.architecture))
-    JOIN inventory_instancetype t ON t.provider_id = i.provider_id AND t.architecture = i.architecture
-    JOIN inventory_gpumodel g ON g.id = t.gpu_model_id
-        AND s.gpu_vendor IN ('', g.vendor) AND (s.gpu_families = '{}' OR g.family = ANY(s.gpu_families))"""
+
+def _deciding(narrowed: str) -> str:
+    """Return the SQL of the image that decides, for each stack ``s``, type ``t`` and region ``r``.
+
+    ``narrowed`` is a condition on those, and on the type's GPU model ``g``.
+    """
+    return f"""
+        SELECT DISTINCT ON (s.id, t.id, r.id)
+            s.id AS stack_id, t.id AS type_id, r.id AS region_id, i.id AS image_id, i.enabled
+        FROM inventory_softwarestack s
+        JOIN inventory_stackimage i ON i.stack_id = s.id
+        JOIN inventory_region r ON r.provider_id = i.provider_id
+            AND (i.region_id IS NULL OR i.region_id = r.id)
+        JOIN inventory_instancetype t ON t.provider_id = i.provider_id AND t.architecture = i.architecture
+            AND (i.instance_types = '{{}}' OR EXISTS (
+                SELECT FROM unnest(i.instance_types) AS name
+                WHERE t.name LIKE replace(replace(replace(name, '_', '\\_'), '%%', '\\%%'), '*', '%%')))
+        JOIN inventory_gpumodel g ON g.id = t.gpu_model_id
+            AND s.gpu_vendor IN ('', g.vendor) AND (s.gpu_families = '{{}}' OR g.family = ANY(s.gpu_families))
+        WHERE {narrowed}
+        ORDER BY s.id, t.id, r.id, i.region_id IS NULL, i.instance_types = '{{}}', i.id"""  # noqa: S608 - fragments of ours
 
 
-def has_image(*, type_id: str, region_id: str) -> str:
+def has_image(*, type_id: str, region_id: str, one_gpu_model: bool) -> str:
     """Return the SQL condition that a type in a region has an image of the stack ``%(stack)s``.
 
-    ``type_id`` and ``region_id`` are SQL expressions. Whether the stack is still sold is
-    not asked: a lease that was promised it keeps it.
+    ``type_id`` and ``region_id`` are SQL expressions. ``one_gpu_model``: only types of
+    ``%(gpu_model)s`` with ``%(gpus_per_node)s`` are asked for, so no other needs a look.
+    Whether the stack is still sold is not asked: a lease that was promised it keeps it.
     """
-    return f"({type_id}, {region_id}) IN (SELECT t.id, r.id FROM {_IMAGES} WHERE s.slug = %(stack)s)"  # noqa: S608 - fragments of ours
+    narrowed = "s.slug = %(stack)s"
+    if one_gpu_model:
+        narrowed += " AND g.slug = %(gpu_model)s AND t.gpus_per_node = %(gpus_per_node)s"
+    images = f"SELECT type_id, region_id FROM ({_deciding(narrowed)}) images WHERE enabled"  # noqa: S608 - fragments of ours
+    return f"({type_id}, {region_id}) IN ({images})"
 
 
 def architecture_of(gpu_model: str) -> Architecture:
@@ -59,55 +77,56 @@ def stack_for(slug: str) -> SoftwareStack:
     return stack
 
 
-def stacks_for(
-    *, gpu_model: str | None = None, gpus_per_node: int | None = None, region_id: int | None = None
-) -> list[SoftwareStack]:
-    """Return the stacks that are offered and have an image for some such type and region, in their order.
+def stacks_by_type(pairs: Iterable[tuple[int, int]]) -> dict[tuple[int, int], list[SoftwareStack]]:
+    """Return the stacks that are offered on each (instance type, region), by primary keys.
 
-    One statement. ``None`` means any. What we hold is not asked: see :func:`stacks_by_type`.
+    Two statements however many pairs; the stacks come in their order.
     """
-    with connection.cursor() as cursor:
-        cursor.execute(
-            f"""
-            SELECT DISTINCT s.id FROM {_IMAGES}
-            WHERE s.enabled AND (%(gpu_model)s::text IS NULL OR g.slug = %(gpu_model)s)
-              AND (%(gpus)s::int IS NULL OR t.gpus_per_node = %(gpus)s)
-              AND (%(region)s::bigint IS NULL OR r.id = %(region)s)""",  # noqa: S608 - a constant
-            {"gpu_model": gpu_model, "gpus": gpus_per_node, "region": region_id},
-        )
-        found = [row[0] for row in cursor.fetchall()]
-    return list(SoftwareStack.objects.filter(pk__in=found))
-
-
-def stacks_by_type(pairs: Iterable[tuple[int, int]]) -> dict[tuple[int, int], list[str]]:
-    """Return the slugs of the offered stacks for each (instance type, region), by primary keys.
-
-    One statement however many pairs; the slugs come in the stacks' order.
-    """
-    wanted = list(dict.fromkeys(pairs))
-    found: dict[tuple[int, int], list[str]] = {pair: [] for pair in wanted}
-    with connection.cursor() as cursor:
-        cursor.execute(
-            f"""
-            SELECT t.id, r.id, s.slug FROM {_IMAGES}
-            WHERE s.enabled AND (t.id, r.id) IN (
-                SELECT * FROM unnest(%(types)s::bigint[], %(regions)s::bigint[]))
-            ORDER BY s.position, s.name, s.id""",  # noqa: S608 - a constant
-            {"types": [pair[0] for pair in wanted], "regions": [pair[1] for pair in wanted]},
-        )
-        for type_id, region_id, slug in cursor.fetchall():
-            found[type_id, region_id].append(slug)
+    found: dict[tuple[int, int], list[SoftwareStack]] = {pair: [] for pair in pairs}
+    rows = _rows(
+        f"""
+        SELECT stack_id, type_id, region_id FROM ({
+            _deciding(
+                "s.enabled AND (t.id, r.id) IN"
+                " (SELECT * FROM unnest(%(types)s::bigint[], %(regions)s::bigint[]))"
+            )
+        }) images WHERE enabled""",  # noqa: S608 - fragments of ours
+        types=[type_id for type_id, _region in found],
+        regions=[region_id for _type, region_id in found],
+    )
+    offered: dict[int, list[tuple[int, int]]] = {}
+    for stack_id, type_id, region_id in rows:
+        offered.setdefault(stack_id, []).append((type_id, region_id))
+    for stack in SoftwareStack.objects.filter(pk__in=offered):
+        for pair in offered[stack.pk]:
+            found[pair].append(stack)
     return found
 
 
-def image_for(
-    *, stack: SoftwareStack, provider: Provider, region: Region, architecture: str
-) -> StackImage | None:
-    """Return what to launch for a stack: the region's own row, else the provider's; ``None`` if it is disabled.
+def stacks_for(pairs: Iterable[tuple[int, int]]) -> list[SoftwareStack]:
+    """Return the stacks that are offered on any of these (instance type, region), in their order."""
+    found = stacks_by_type(pairs)
+    some = {stack.pk: stack for stacks in found.values() for stack in stacks}
+    return sorted(some.values(), key=lambda stack: (stack.position, stack.name, stack.pk))
 
-    The region's own row decides even where it is disabled. Whether the stack is still
-    sold is not asked.
+
+def image_for(*, stack: SoftwareStack, instance_type: InstanceType, region: Region) -> StackImage | None:
+    """Return what to launch for a stack on a type in a region; ``None`` where nothing is enabled.
+
+    Whether the stack is still sold is not asked.
     """
-    rows = StackImage.objects.filter(stack=stack, provider=provider, architecture=architecture)
-    image = rows.filter(region=region).first() or rows.filter(region=None).first()
-    return image if image is not None and image.enabled else None
+    images = _deciding("s.id = %(stack)s AND t.id = %(type)s AND r.id = %(region)s")
+    rows = _rows(
+        f"SELECT image_id FROM ({images}) images WHERE enabled",  # noqa: S608 - fragments of ours
+        stack=stack.pk,
+        type=instance_type.pk,
+        region=region.pk,
+    )
+    return StackImage.objects.get(pk=rows[0][0]) if rows else None
+
+
+def _rows(statement: str, **values: Any) -> list[tuple[Any, ...]]:
+    with connection.cursor() as cursor:
+        cursor.execute(statement, values)
+        found: list[tuple[Any, ...]] = cursor.fetchall()
+        return found

@@ -50,7 +50,9 @@ def wanted(
     if region:
         conditions.append(f"n.region_id = ANY(ARRAY{REGION})")
     if stack:
-        conditions.append(has_image(type_id="n.instance_type_id", region_id="n.region_id"))
+        conditions.append(
+            has_image(type_id="n.instance_type_id", region_id="n.region_id", one_gpu_model=gpu_model)
+        )
     if not confidential:
         conditions.append(
             "NOT EXISTS (SELECT FROM inventory_provideraccount c"

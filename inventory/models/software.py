@@ -88,7 +88,10 @@ class SoftwareStack(models.Model):
 
 
 class StackImage(models.Model):
-    """What a provider's launch call takes for a stack: in one region, or in all that have no row of their own."""
+    """What a provider's launch call takes for a stack: everywhere, or only in a region or for some types.
+
+    Which of several decides: :mod:`inventory.software`.
+    """
 
     stack = models.ForeignKey(SoftwareStack, on_delete=models.CASCADE, related_name="images")
     provider = models.ForeignKey(Provider, on_delete=models.PROTECT, related_name="stack_images")
@@ -99,6 +102,13 @@ class StackImage(models.Model):
         blank=True,
         related_name="stack_images",
         help_text=_("Empty: every region of the provider that has no row of its own."),
+    )
+    instance_types = ArrayField(
+        models.CharField(max_length=80),
+        default=list,
+        blank=True,
+        verbose_name=_("instance types"),
+        help_text=_("Names, or beginnings with a star, for example p5.*; empty: all types."),
     )
     architecture = models.CharField(
         _("architecture"), max_length=16, choices=Architecture, default=Architecture.X86_64
@@ -129,7 +139,7 @@ class StackImage(models.Model):
         ordering = ["stack", "provider", "region", "architecture"]
         constraints = [
             models.UniqueConstraint(
-                fields=["stack", "provider", "region", "architecture"],
+                fields=["stack", "provider", "region", "architecture", "instance_types"],
                 nulls_distinct=False,
                 name="stack_image_once",
             )

@@ -34,18 +34,18 @@ def image_for(*, lease: Lease, node: Node) -> LaunchImage:
     if lease.stack is None:
         return LaunchImage(reference=lease.image)
     kind, region = node.instance_type, node.region
-    image = software.image_for(
-        stack=lease.stack,
-        provider=region.provider,
-        region=region,
-        architecture=kind.architecture,
-    )
+    image = software.image_for(stack=lease.stack, instance_type=kind, region=region)
     if image is None:
         raise NoImage(
             _(
-                "“%(stack)s” has no enabled image for %(region)s (%(architecture)s): enable or add one under "
+                "“%(stack)s” has no enabled image for %(type)s in %(region)s (%(architecture)s): enable or add one under "
                 "Software stacks, then launch again."
             )
-            % {"stack": lease.stack, "region": region, "architecture": kind.get_architecture_display()}
+            % {
+                "stack": lease.stack,
+                "type": kind,
+                "region": region,
+                "architecture": kind.get_architecture_display(),
+            }
         )
     return LaunchImage(image.reference, image.login_user)

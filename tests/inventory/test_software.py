@@ -27,12 +27,13 @@ EAST, WEST = "aws/us-east-1", "aws/us-west-2"
 
 def offered(*, kind: InstanceType, region: str = EAST) -> list[str]:
     pair = (kind.pk, make_region(region=region).pk)
-    return software.stacks_by_type([pair])[pair]
+    return [stack.slug for stack in software.stacks_by_type([pair])[pair]]
 
 
-def image(stack: SoftwareStack, region: str = EAST, architecture: str = "x86_64") -> str | None:
-    where = make_region(region=region)
-    found = software.image_for(stack=stack, provider=where.provider, region=where, architecture=architecture)
+def image(stack: SoftwareStack, region: str = EAST, kind: InstanceType | None = None) -> str | None:
+    found = software.image_for(
+        stack=stack, instance_type=kind or make_instance_type(), region=make_region(region=region)
+    )
     return found.reference if found else None
 
 
@@ -59,7 +60,7 @@ def test_an_image_is_for_one_architecture():
     stack = make_stack(images={"aws": "x86", "aws//arm64": "arm", f"{EAST}/arm64": "arm-east"})
     arm = make_instance_type(gpu_model="gh200-96gb", gpus_per_node=1, name="gh200")
     InstanceType.objects.filter(pk=arm.pk).update(architecture="arm64")
-    assert image(stack, architecture="arm64") == "arm-east"
+    assert image(stack, kind=arm) == "arm-east"
     assert image(stack) == "x86"
     StackImage.objects.filter(architecture="arm64").delete()
     assert offered(kind=arm) == []
@@ -84,28 +85,49 @@ def test_a_disabled_stack_is_not_offered_but_still_has_its_images():
     stack = make_stack(enabled=False)
     make_region(region=EAST)
     assert offered(kind=make_instance_type()) == []
-    assert software.stacks_for() == []
     assert image(stack) == "ami-1"
     with pytest.raises(InvalidInput) as refused:
         software.stack_for("pytorch")
     assert refused.value.field == "stack"
 
 
-def test_stacks_for_narrows_by_what_is_asked():
+def test_stacks_for_any_of_several_places():
     make_stack(slug="b", position=2, images={"aws": "ami"})
     make_stack(slug="a", position=1, images={"lambda": "family"})
     make_stack(slug="nowhere", images={})
-    make_instance_type()
-    make_instance_type(provider="lambda", gpus_per_node=1)
-    east, europe = make_region(region=EAST), make_region(region="lambda/europe")
-    assert [stack.slug for stack in software.stacks_for()] == ["a", "b"]
-    assert [stack.slug for stack in software.stacks_for(region_id=east.pk)] == ["b"]
-    assert [stack.slug for stack in software.stacks_for(region_id=europe.pk)] == ["a"]
-    assert [stack.slug for stack in software.stacks_for(gpu_model=H100, gpus_per_node=1)] == ["a"]
-    assert software.stacks_for(gpu_model="b200") == []
+    ours = (make_instance_type().pk, make_region(region=EAST).pk)
+    theirs = (make_instance_type(provider="lambda").pk, make_region(region="lambda/europe").pk)
+    assert [stack.slug for stack in software.stacks_for([ours, theirs])] == ["a", "b"]
+    assert [stack.slug for stack in software.stacks_for([ours])] == ["b"]
+    assert software.stacks_for([(ours[0], theirs[1])]) == software.stacks_for([]) == []
 
 
-def test_many_pairs_cost_one_statement():
+def test_an_image_may_be_for_some_types_only():
+    stack = make_stack(images={"aws": "all"})
+    sxm, pcie = make_instance_type(name="h100-sxm.8x"), make_instance_type(name="h100_pcie.8x")
+    make_image(stack=stack, reference="sxm", instance_types=["h100-sxm.*", "other"])
+    assert (image(stack, kind=sxm), image(stack, kind=pcie)) == ("sxm", "all")
+    make_image(stack=stack, region="us-east-1", reference="east")
+    assert image(stack, kind=sxm) == "east"  # the region comes first
+    make_image(
+        stack=stack, region="us-east-1", reference="exact", instance_types=["h100_pcie.8x"], enabled=False
+    )
+    assert (image(stack, kind=sxm), image(stack, kind=pcie)) == ("east", None)
+    assert (offered(kind=sxm), offered(kind=pcie)) == (["pytorch"], [])
+    assert offered(kind=pcie, region=WEST) == ["pytorch"]
+    StackImage.objects.filter(instance_types=[]).delete()
+    assert (offered(kind=sxm), offered(kind=make_instance_type())) == (["pytorch"], [])
+
+
+def test_a_name_is_not_a_pattern_but_for_its_star():
+    stack = make_stack(images={})
+    make_image(stack=stack, instance_types=["gpu_8x_h100", "a%", "b[1]"])
+    assert image(stack, kind=make_instance_type(name="gpu_8x_h100")) == "ami-1"
+    for name in ("gpu-8x-h100", "gpu_8x_h100_sxm", "xgpu_8x_h100", "ab", "b1"):
+        assert image(stack, kind=make_instance_type(name=name)) is None
+
+
+def test_many_pairs_cost_two_statements():
     for number in range(5):
         make_stack(slug=f"stack-{number}")
     pairs = [
@@ -115,7 +137,7 @@ def test_many_pairs_cost_one_statement():
     ]
     with CaptureQueriesContext(connection) as captured:
         found = software.stacks_by_type(pairs)
-    assert len(captured) == 1
+    assert len(captured) == 2
     assert set(map(len, found.values())) == {5}
     assert len(found) == 16
 

@@ -295,12 +295,8 @@ class World:
         for row in rows:
             if (row.lease_id, row.node_id) not in self.known:
                 self.known.add((row.lease_id, row.node_id))
-                kind, region = row.node.instance_type, row.node.region
                 assert image_for(
-                    stack=row.lease.stack,
-                    provider=region.provider,
-                    region=region,
-                    architecture=kind.architecture,
+                    stack=row.lease.stack, instance_type=row.node.instance_type, region=row.node.region
                 )
 
     def do_book(self, stack, nodes, hours) -> None:

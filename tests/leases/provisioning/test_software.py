@@ -100,7 +100,7 @@ def test_an_image_that_is_missing_at_the_launch_fails_readably_and_nothing_else_
     assert cloud.machines() == []
     intent = the_intent(lease)
     assert intent.state == LaunchIntent.State.FAILED
-    assert "“Pytorch” has no enabled image for aws/us-east-1 (x86-64)" in intent.last_error
+    assert "“Pytorch” has no enabled image for p5.48xlarge in aws/us-east-1 (x86-64)" in intent.last_error
     told = Event.objects.get(kind="launch.failed", organization=None)
     assert "Software stacks" in told.message
     assert Shortfall.objects.get().cause == Shortfall.Cause.LAUNCH_FAILED
