@@ -130,7 +130,12 @@ def run_machines() -> None:
         for node, lease in zip(nodes, leases, strict=True)
     )
     intents = LaunchIntent.objects.bulk_create(
-        LaunchIntent(allocation=allocation, account_id=1, state=LaunchIntent.State.LAUNCHED)
+        LaunchIntent(
+            allocation=allocation,
+            account_id=1,
+            group=f"group-{allocation.pk}",
+            state=LaunchIntent.State.LAUNCHED,
+        )
         for allocation in allocations
     )
     Instance.objects.bulk_create(

@@ -145,7 +145,12 @@ class Catalog:
 
 @dataclass(frozen=True, slots=True)
 class AccountIdentity:
-    """Who the credentials belong to, as the provider says it; for the staff's test."""
+    """Who the credentials belong to, as the provider says it; for the staff's test.
+
+    ``account`` is what machines belong to, and stays the same when only the key is
+    rotated: a listing by credentials of another account proves nothing about ours. Empty
+    where the vendor does not say it.
+    """
 
     account: str
     principal: str = ""

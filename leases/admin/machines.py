@@ -19,9 +19,19 @@ from django.utils.translation import gettext_lazy
 from inventory.admin.base import ReadOnlyAdmin, form_page, staff
 from leases.admin.base import ActingAdmin, bound, button, link, moment
 from leases.models import Access, Instance, LaunchIntent, LeaseNetwork, Orphan, Turnover
-from leases.provisioning import journal, orphans
+from leases.provisioning import losses, orphans
+from leases.provisioning import turnover as turnovers
 from leases.provisioning.ssh import ssh_command
 from portal.common.states import BAD, GOOD, INFO, NEUTRAL, WARN, status_pill
+
+
+class EvidenceForm(forms.Form):
+    note = forms.CharField(
+        label=gettext_lazy("How do you know?"),
+        max_length=300,
+        required=False,
+        help_text=gettext_lazy("Only where the provider cannot say it. The next customer gets this node."),
+    )
 
 
 class OfAllocation:
@@ -105,9 +115,10 @@ class LaunchIntentAdmin(OfAllocation, ActingAdmin):
     )
     list_filter = ("state", "account")
     list_select_related = ("account", "allocation__lease", "allocation__node")
-    search_fields = ("token", "allocation__lease__uid", "allocation__node__name", "last_error")
+    search_fields = ("token", "group", "allocation__lease__uid", "allocation__node__name", "last_error")
     fields = (
         "token",
+        "group",
         "state_",
         "lease_",
         "node_",
@@ -127,7 +138,7 @@ class LaunchIntentAdmin(OfAllocation, ActingAdmin):
 
     @admin.display(description=gettext_lazy("again"))
     def retry(self, intent: LaunchIntent) -> str | SafeString:
-        if intent.state != LaunchIntent.State.FAILED:
+        if intent.state != LaunchIntent.State.FAILED and not intent.refused_with:
             return "–"
         return button("leases_launchintent_retry", intent, _("Launch again"))
 
@@ -137,7 +148,7 @@ class LaunchIntentAdmin(OfAllocation, ActingAdmin):
 
     def retry_view(self, request: HttpRequest, pk: int) -> HttpResponse:
         def act(intent: LaunchIntent, values: dict[str, Any]) -> str:
-            journal.retry_launch(allocation_id=intent.allocation_id, actor=staff(request), now=timezone.now())
+            losses.retry_launch(allocation_id=intent.allocation_id, actor=staff(request), now=timezone.now())
             return _("The launch is tried again.")
 
         return form_page(
@@ -153,7 +164,7 @@ class LaunchIntentAdmin(OfAllocation, ActingAdmin):
 
 
 @admin.register(Turnover)
-class TurnoverAdmin(OfAllocation, ReadOnlyAdmin):
+class TurnoverAdmin(OfAllocation, ActingAdmin):
     list_display = (
         "node_",
         "lease_",
@@ -162,6 +173,7 @@ class TurnoverAdmin(OfAllocation, ReadOnlyAdmin):
         "ended_at",
         "completed_at",
         "attempts",
+        "waits_for",
         "last_error",
     )
     list_filter = (("completed_at", admin.EmptyFieldListFilter),)
@@ -178,7 +190,9 @@ class TurnoverAdmin(OfAllocation, ReadOnlyAdmin):
         "evidence_",
         "attempts",
         "next_try_at",
+        "waits_for",
         "last_error",
+        "settle",
     )
 
     @admin.display(description=gettext_lazy("state"), ordering="completed_at")
@@ -187,11 +201,41 @@ class TurnoverAdmin(OfAllocation, ReadOnlyAdmin):
             return status_pill("complete", _("Complete"))
         if turnover.last_error:
             return status_pill("failing", _("Failing"), BAD)
+        if turnover.waits_for:
+            return status_pill("waiting", _("Waiting"), WARN)
         return status_pill("ending", _("Ending"))
 
     @admin.display(description=gettext_lazy("evidence"))
     def evidence_(self, turnover: Turnover) -> SafeString:
         return format_html("<pre>{}</pre>", json.dumps(turnover.evidence, indent=2, ensure_ascii=False))
+
+    @admin.display(description=gettext_lazy("by hand"))
+    def settle(self, turnover: Turnover) -> str | SafeString:
+        if turnover.completed_at or not (turnover.waits_for or turnover.last_error):
+            return "–"
+        return button("leases_turnover_settle", turnover, _("State that it ended"))
+
+    def get_urls(self) -> list[URLPattern]:
+        view = self.admin_site.admin_view(self.settle_view)
+        return [path("<int:pk>/settle/", view, name="leases_turnover_settle"), *super().get_urls()]
+
+    def settle_view(self, request: HttpRequest, pk: int) -> HttpResponse:
+        def act(turnover: Turnover, values: dict[str, Any]) -> str:
+            turnovers.settle(
+                turnover_id=turnover.pk, note=values["note"], actor=staff(request), now=timezone.now()
+            )
+            return _("Your statement is the evidence: the node is free in a moment.")
+
+        return form_page(
+            self,
+            request,
+            pk,
+            title=_("State that the machine ended and was wiped"),
+            submit=_("State it"),
+            make=lambda turnover, request: bound(EvidenceForm, request),
+            act=act,
+            allowed=self.has_act_permission(request),
+        )
 
 
 @admin.register(LeaseNetwork)

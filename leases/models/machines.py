@@ -7,6 +7,7 @@ nobody else may. The row is the queue; ``leases.provisioning`` works it off.
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 from django.db import models
 from django.db.models import Q
@@ -87,6 +88,14 @@ class LaunchIntent(Claim):
         ABANDONED = "abandoned", _("Abandoned")  # the lease no longer wants it
 
     token = models.CharField(max_length=64, unique=True, default=partial(public_id, "lau"), editable=False)
+    group = models.CharField(_("launch group"), max_length=64, db_index=True, editable=False)
+    # The provider ends the machines of this group only at once (Capability.ENDS_TOGETHER).
+    ends_together = models.BooleanField(_("ends together"), default=False, editable=False)
+    # Whose credentials made the last call, as the provider named them: a later listing by
+    # another account's credentials proves nothing.
+    upstream_account = models.CharField(max_length=200, blank=True, editable=False)
+    # Which credentials the provider refused at the last call: tried again once they differ.
+    refused_with = models.CharField(max_length=64, blank=True, editable=False)
     allocation = models.ForeignKey(Allocation, on_delete=models.PROTECT, related_name="intents")
     account = models.ForeignKey(ProviderAccount, on_delete=models.PROTECT, related_name="+")
     state = models.CharField(_("state"), max_length=16, choices=State, default=State.PENDING)
@@ -108,7 +117,8 @@ class LaunchIntent(Claim):
                 fields=["allocation"],
                 condition=Q(state__in=["pending", "calling", "launched"]),
                 name="one_live_intent_per_allocation",
-            )
+            ),
+            models.CheckConstraint(condition=~Q(group=""), name="launch_intent_has_a_group"),
         ]
         indexes = [
             models.Index(
@@ -120,6 +130,10 @@ class LaunchIntent(Claim):
 
     def __str__(self) -> str:
         return self.token
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        self.group = self.group or self.token
+        super().save(*args, **kwargs)
 
 
 class Instance(Claim):
@@ -206,6 +220,7 @@ class Turnover(Claim):
     attempts = models.PositiveIntegerField(_("attempts"), default=0)
     next_try_at = models.DateTimeField(_("next try"), default=timezone.now)
     last_error = models.TextField(_("last error"), blank=True)
+    waits_for = models.CharField(_("waits for"), max_length=300, blank=True)  # a sentence for staff
 
     class Meta:
         verbose_name = _("turnover")

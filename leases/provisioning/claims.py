@@ -47,6 +47,10 @@ class Clock:
         """Return how long this sweep has been at work."""
         return timedelta(seconds=time.monotonic() - self._began)
 
+    def is_over(self) -> bool:
+        """Tell whether this sweep has had its time, and takes no further row."""
+        return self.elapsed() > SWEEP_TIME
+
 
 @dataclass(frozen=True)
 class Claimed(Generic[Row]):
@@ -85,7 +89,7 @@ def claim_next(
     ``prepare`` returns further columns to set in the same statement, for example that a
     call is about to begin. The row is returned as it was before.
     """
-    if clock.elapsed() > SWEEP_TIME:
+    if clock.is_over():
         return None
     with durable():
         row = (

@@ -138,6 +138,9 @@ def end_allocation(lease: Lease, allocation: Allocation, *, at: datetime, now: d
         Turnover.objects.get_or_create(
             allocation=allocation, defaults={"requested_at": now, "next_try_at": now}
         )
+        # Those that waited for this machine, because they end with it.
+        waiting = Turnover.objects.filter(allocation__lease=lease, completed_at=None).exclude(waits_for="")
+        waiting.update(next_try_at=now)
     else:
         free_rest(allocation, from_=now)
 

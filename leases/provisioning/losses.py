@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from django.db.models import Exists, OuterRef
+from django.db.models import Exists, OuterRef, Q
 from django.utils.translation import gettext as _
 
 from inventory.models import Node
 from leases import lifecycle
 from leases.models import Allocation, Instance, LaunchIntent, Lease, Shortfall, Turnover
-from leases.provisioning import delivery, journal, shortfalls
+from leases.provisioning import delivery, intents, shortfalls
 from leases.provisioning.facts import RUNS, UNUSABLE
-from leases.provisioning.messages import tell_staff
+from leases.provisioning.messages import tell_customer, tell_staff
+from portal.accounts.models import User
+from portal.common.errors import Conflict
 from portal.common.nudge import nudge
 from portal.common.periods import Period
 from portal.common.transactions import durable, require_transaction
@@ -20,13 +22,24 @@ from portal.common.transactions import durable, require_transaction
 LIVE_INTENT = (LaunchIntent.State.PENDING, LaunchIntent.State.CALLING, LaunchIntent.State.LAUNCHED)
 
 
+# A machine of a launch of several that end only together.
+_outside_group = Q(intent__ends_together=True) & Exists(
+    Instance.objects.filter(account=OuterRef("account"), intent__group=OuterRef("intent__group")).exclude(
+        pk=OuterRef("pk")
+    )
+)
+
+
 def lose(*, lease: Lease, instance: Instance, reason: str, now: datetime) -> None:
     """Part: record that a machine is gone. Lease and instance are locked.
 
     Its delivered time ends when it was last seen, the customer is told at once, and
-    another one is launched on the same node where that is in order.
+    another one is launched on the same node where that is in order. Not for one of a
+    group that ends together: it could not join the others, and what is launched beside
+    them is paid for besides them, so a person decides.
     """
     require_transaction()
+    waits_for_staff = Instance.objects.filter(_outside_group, pk=instance.pk).exists()
     allocation, last_seen = instance.allocation, instance.last_seen_at or instance.launched_at
     instance.state, instance.ended_at, instance.end_reason = Instance.State.LOST, now, reason[:300]
     instance.save()
@@ -41,7 +54,16 @@ def lose(*, lease: Lease, instance: Instance, reason: str, now: datetime) -> Non
         subject_id=instance.uid,
         now=now,
         after={"lease": lease.uid, "machine": instance.provider_id, "node": allocation.node_id},
-        message=_("A machine of %(lease)s is gone: %(reason)s") % {"lease": lease.uid, "reason": reason},
+        message=(
+            _(
+                "A machine of %(lease)s is gone: %(reason)s The provider ends and joins the machines of one "
+                "launch only together, so no other one is started by itself: launch one outside of the "
+                "group (“Launch again”), or give the lease another node."
+            )
+            if waits_for_staff
+            else _("A machine of %(lease)s is gone: %(reason)s")
+        )
+        % {"lease": lease.uid, "reason": reason},
     )
     if lease.state not in RUNS or now not in allocation.period:
         return
@@ -49,11 +71,14 @@ def lose(*, lease: Lease, instance: Instance, reason: str, now: datetime) -> Non
         lease=lease,
         allocation=allocation,
         cause=Shortfall.Cause.NODE_FAILED,
-        detail=_("A server failed, and its local data is lost. A new one is being started."),
+        detail=_("A server failed, and its local data is lost. Our staff look into it.")
+        if waits_for_staff
+        else _("A server failed, and its local data is lost. A new one is being started."),
         now=now,
         since=last_seen,
     )
-    relaunch(lease=lease, allocation=allocation, now=now)
+    if not waits_for_staff:
+        relaunch(lease=lease, allocation=allocation, now=now)
 
 
 def relaunch(*, lease: Lease, allocation: Allocation, now: datetime) -> bool:
@@ -69,7 +94,7 @@ def relaunch(*, lease: Lease, allocation: Allocation, now: datetime) -> bool:
         return False
     if allocation.delivered is not None:
         allocation = _continue_in_another(lease, allocation, node, now)
-    journal.again(lease=lease, allocation=allocation, now=now, after=journal.pause(allocation))
+    intents.again(lease=lease, allocation=allocation, now=now, after=intents.pause(allocation))
     nudge("leases.tasks.launch_due")
     return True
 
@@ -104,7 +129,7 @@ def _continue_in_another(lease: Lease, old: Allocation, node: Node, now: datetim
 
 def relaunch_due(*, now: datetime) -> int:
     """Launch again for machines that were lost on a node which was out of order then; return how many."""
-    lost = Instance.objects.filter(allocation=OuterRef("pk"), state=Instance.State.LOST)
+    lost = Instance.objects.filter(~_outside_group, allocation=OuterRef("pk"), state=Instance.State.LOST)
     waiting = (
         Allocation.objects.filter(Exists(lost), lease__state__in=RUNS, period__contains=now)
         .exclude(node__health__in=UNUSABLE)
@@ -123,7 +148,66 @@ def _relaunch(allocation_id: int, now: datetime) -> bool:
         allocation.refresh_from_db(fields=["period", "occupied", "delivered"])
         last = allocation.intents.order_by("-pk").first()
         # A launch that failed for good afterwards waits for staff.
-        gone = last is not None and Instance.objects.filter(intent=last, state=Instance.State.LOST).exists()
+        lost = Instance.objects.filter(~_outside_group, intent=last, state=Instance.State.LOST)
+        gone = last is not None and lost.exists()
         if not gone or now not in allocation.period:
             return False
         return relaunch(lease=lease, allocation=allocation, now=now)
+
+
+def retry_launch(*, allocation_id: int, actor: User, now: datetime) -> int:
+    """Launch again after staff have removed the cause of a permanent failure; return how many launches.
+
+    The rest of a group that failed with it goes too. For a machine that was lost and that
+    nothing replaces by itself, another one is launched alone. A launch that waits for other
+    credentials is tried now. Raises :class:`Conflict`
+    unless the lease runs and the allocation's last launch failed.
+    """
+    with durable():
+        allocation = Allocation.objects.select_related("node__account", "node__region").get(pk=allocation_id)
+        if allocation.lease_id is None:
+            raise Conflict(_("This allocation is not for a lease: there is nothing to launch."))
+        lease = lifecycle.lock_lease(allocation.lease_id)
+        allocation.refresh_from_db(fields=["period", "occupied", "delivered"])
+        last = allocation.intents.order_by("-pk").first()
+        if lease.state not in RUNS or now not in allocation.period:
+            raise Conflict(_("The lease does not run now: nothing is launched for it."))
+        waits = last is not None and last.state == LaunchIntent.State.PENDING and bool(last.refused_with)
+        if last is None or (last.state != LaunchIntent.State.FAILED and not waits):
+            raise Conflict(_("The last launch has not failed for good: it goes on by itself."))
+        if waits:  # its right may have been given at the provider, with the same credentials
+            LaunchIntent.objects.filter(group=last.group, state=LaunchIntent.State.PENDING).update(
+                next_try_at=now, refused_with=""
+            )
+        together = [allocation] if waits else _failed_with(last, lease, now)
+        for one in () if waits else together:
+            if one.delivered is not None:
+                one = _continue_in_another(lease, one, lifecycle.lock_nodes([one.node_id])[0], now)
+            intents.again(lease=lease, allocation=one, now=now)
+        tell_customer(
+            lease=lease,
+            kind="lease.launch_retried",
+            message=_("The launch is tried again."),
+            now=now,
+            actor=actor,
+            after={"node": allocation.node_id, "nodes": len(together)},
+        )
+        nudge("leases.tasks.launch_due")
+        return len(together)
+
+
+def _failed_with(last: LaunchIntent, lease: Lease, now: datetime) -> list[Allocation]:
+    """Return the intent's allocation, and those whose launch failed for good in the same call."""
+    own = Q(pk=last.allocation_id)
+    live = LaunchIntent.objects.filter(allocation=OuterRef("pk"), state__in=LIVE_INTENT)
+    with_it = Q(
+        ~Exists(live),
+        intents__group=last.group,
+        intents__state=LaunchIntent.State.FAILED,
+        intents__instance=None,
+        period__contains=now,
+    )
+    if Instance.objects.filter(intent=last).exists():
+        with_it = own
+    found = lease.allocations.filter(own | with_it).distinct()
+    return list(found.select_related("node__account", "node__region").order_by("pk"))

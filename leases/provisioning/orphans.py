@@ -129,10 +129,11 @@ class Records:
         # Two of our accounts may hold credentials of the same one upstream, and list each other's machines.
         instances = Instance.objects.filter(account__provider=account.provider_id, provider_id__in=machines)
         self.machines = dict(instances.order_by("pk").values_list("provider_id", "state"))
-        intents = LaunchIntent.objects.filter(token__in=tokens)
-        self.intents = dict(intents.values_list("token", "state"))
+        intents = LaunchIntent.objects.filter(group__in=tokens)
+        self.groups = set(intents.values_list("group", flat=True))
+        self.under_way = set(intents.filter(state__in=UNDER_WAY).values_list("group", flat=True))
         alive = intents.filter(instance__state__in=LIVE_MACHINE)
-        self.alive = set(alive.values_list("token", flat=True))
+        self.alive = set(alive.values_list("group", flat=True))
         self.networks: dict[tuple[str, str], list[LeaseNetwork]] = {}
         networks = LeaseNetwork.objects.filter(
             account__provider=account.provider_id, lease__uid__in=leases, removed_at=None
@@ -151,12 +152,12 @@ class Records:
             live = self.machines[resource.id] in LIVE_MACHINE
             return "" if live else _("Ended or lost in our records, and still there.")
         token = resource.tags.get(TAG_TOKEN, "")
-        if token not in self.intents:
+        if token not in self.groups:
             return _("No launch of ours carries its token.")
-        if self.intents[token] in UNDER_WAY:
+        if token in self.under_way:
             return ""  # the journal lists by this token before it calls again
         if resource.kind == ResourceKind.INSTANCE:
-            return _("A second machine of one launch.")
+            return _("One machine more than its launch was for.")
         return "" if token in self.alive else _("Left behind by a machine that has ended.")
 
 
@@ -244,7 +245,11 @@ def _remove(claimed: Claimed[Orphan], providers: upstream.Providers, clock: Cloc
         kind=ResourceKind(orphan.kind), id=orphan.resource_id, region=orphan.region_code, tags=orphan.tags
     )
     error: ProviderError | None = None
-    kept = _keeps_data(orphan) or not Records(orphan.account, [resource]).why_orphan(resource)
+    kept = (
+        _keeps_data(orphan)
+        or _ends_others(orphan)
+        or not Records(orphan.account, [resource]).why_orphan(resource)
+    )
     if not kept:
         try:
             with providers.of(orphan.account) as provider:
@@ -278,11 +283,21 @@ def _remove(claimed: Claimed[Orphan], providers: upstream.Providers, clock: Cloc
 def _keeps_data(orphan: Orphan) -> bool:
     """Tell whether it is (a disk of) a machine that was delivered, recorded as lost, and whose lease runs."""
     return Instance.objects.filter(
-        Q(provider_id=orphan.resource_id) | Q(intent__token=orphan.tags.get(TAG_TOKEN, "")),
+        Q(provider_id=orphan.resource_id) | Q(intent__group=orphan.tags.get(TAG_TOKEN, "")),
         account__provider=orphan.account.provider_id,
         state=Instance.State.LOST,
         ready_at__isnull=False,
         allocation__lease__state__in=RUNS,
+    ).exists()
+
+
+def _ends_others(orphan: Orphan) -> bool:
+    """Tell whether removing it could end machines of its group that are recorded and run."""
+    return Instance.objects.filter(
+        account__provider=orphan.account.provider_id,
+        intent__group=orphan.tags.get(TAG_TOKEN, ""),
+        intent__ends_together=True,
+        state__in=LIVE_MACHINE,
     ).exists()
 
 

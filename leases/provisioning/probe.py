@@ -65,7 +65,7 @@ def _claim_batch(rows: QuerySet[Instance], clock: Clock) -> Batch | None:
     with durable():
         found = list(
             rows.filter(unclaimed(clock()))
-            .select_related("account__provider", "allocation__node__region", "allocation__lease")
+            .select_related("account__provider", "allocation__node__region", "allocation__lease", "intent")
             .select_for_update(no_key=True, skip_locked=True, of=("self",))
             .order_by("next_probe_at", "pk")[:BATCH]
         )
@@ -86,20 +86,44 @@ def _look(batch: Batch, providers: upstream.Providers, clock: Clock) -> int:
         with providers.of(batch.account) as provider:
             machines = {machine.id: machine for machine in provider.describe(region=batch.region, ids=ids)}
             has_status = Capability.MACHINE_STATUS in provider.capabilities
+        elsewhere = _elsewhere(batch, machines, providers)
     except ProviderError as error:
         log.warning("describe_failed", extra={"account": batch.account.name, "error": str(error)})
         _hand_back(batch)
         return 0
     passed = _passed(batch, machines, has_status)
     grace = missing_grace(recorded=len(ids), seen=len(machines))
-    if grace == ALL_MISSING:
+    if grace == ALL_MISSING or elsewhere:
         _doubt(batch, clock())
     return sum(
         _note(
-            claimed, machines.get(claimed.row.provider_id), claimed.row.pk in passed, asked_at, grace, clock
+            claimed,
+            machines.get(claimed.row.provider_id),
+            claimed.row.pk in passed,
+            asked_at,
+            timedelta.max if claimed.row.pk in elsewhere else grace,
+            clock,
         )
         for claimed in batch.claimed
     )
+
+
+def _elsewhere(
+    batch: Batch, machines: Mapping[str, Machine], providers: upstream.Providers
+) -> Collection[int]:
+    """Return the pks of missing machines that were launched with another account's credentials.
+
+    That these credentials do not know them says nothing. Raises :class:`ProviderError`.
+    """
+    missing = {
+        claimed.row.pk: claimed.row.intent.upstream_account
+        for claimed in batch.claimed
+        if claimed.row.provider_id not in machines and claimed.row.intent.upstream_account
+    }
+    if not missing:
+        return ()
+    asked_as = providers.identity(batch.account)
+    return {pk for pk, launched_as in missing.items() if launched_as != asked_as}
 
 
 def missing_grace(*, recorded: int, seen: int) -> timedelta:

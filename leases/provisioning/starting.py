@@ -10,7 +10,7 @@ from django.utils.translation import gettext as _
 
 from leases import lifecycle
 from leases.models import Allocation, LaunchIntent, Lease, Shortfall, Term
-from leases.provisioning import journal, losses, shortfalls
+from leases.provisioning import intents, losses, shortfalls
 from leases.provisioning.facts import RUNS
 from leases.provisioning.messages import DAILY, tell_staff
 from portal.accounts.models import Organization
@@ -61,7 +61,7 @@ def _start(pk: int, now: datetime) -> bool:
             )
             return False
         lifecycle.move(lease, Lease.State.PROVISIONING, actor=None, now=now)
-        journal.write_intents(lease=lease, now=now)
+        intents.write_intents(lease=lease, now=now)
         nudge("leases.tasks.launch_due")
         return True
 
@@ -79,7 +79,7 @@ def _without_intent(now: datetime) -> list[int]:
 def _give_launches(pk: int, now: datetime) -> None:
     with durable():
         lease = _take(pk, *RUNS)
-        if lease is not None and journal.write_intents(lease=lease, now=now):
+        if lease is not None and intents.write_intents(lease=lease, now=now):
             nudge("leases.tasks.launch_due")
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from django.conf import settings
 from django.db import connection
@@ -27,17 +29,32 @@ log = logging.getLogger(__name__)
 SILENT_CALLS = 3
 
 
+@dataclass
+class _Connection:
+    """An adapter with the credentials that it was made of, and whose they are once somebody asked."""
+
+    fingerprint: str
+    provider: Provider
+    identity: str | None = None
+
+
 # Adapters keep their connections open, and are not made for several threads.
 _connected = threading.local()
 
 
-def _connect(account: ProviderAccount) -> Provider:
+def fingerprint(account: ProviderAccount) -> str:
+    """Return what changes whenever the account's credentials or options do; says nothing about them."""
+    options = json.dumps(account.options, sort_keys=True).encode()
+    return hashlib.sha256(bytes(account.credentials or b"") + b"\0" + options).hexdigest()
+
+
+def _connect(account: ProviderAccount) -> _Connection:
     """Return the account's adapter, from this thread's last sweep where its settings are the same."""
-    known: dict[int, tuple[object, Provider]] = _connected.__dict__.setdefault("adapters", {})
-    settings_now = (bytes(account.credentials or b""), json.dumps(account.options, sort_keys=True))
-    if account.pk not in known or known[account.pk][0] != settings_now:
-        known[account.pk] = (settings_now, registry.provider_for(account))
-    return known[account.pk][1]
+    known: dict[int, _Connection] = _connected.__dict__.setdefault("adapters", {})
+    settings_now = fingerprint(account)
+    if account.pk not in known or known[account.pk].fingerprint != settings_now:
+        known[account.pk] = _Connection(settings_now, registry.provider_for(account))
+    return known[account.pk]
 
 
 class Providers:
@@ -62,7 +79,7 @@ class Providers:
                 _("%(account)s does not answer at the moment.") % {"account": account}, retryable=True
             )
         try:
-            yield _connect(account)
+            yield _connect(account).provider
             self._silent[account.pk] = 0
         except TimedOut:
             self._silent[account.pk] += 1
@@ -78,6 +95,24 @@ class Providers:
                 doubtful=True,
             ) from error
 
+    def identity(self, account: ProviderAccount) -> str:
+        """Return whose credentials the account has, as the provider says it; asked once per process.
+
+        Raises :class:`ProviderError`.
+        """
+        with self.of(account) as provider:
+            connection_ = _connect(account)
+            if connection_.identity is None:
+                connection_.identity = provider.test_connection().account[:200]
+            return connection_.identity
+
+    def identity_if_known(self, account: ProviderAccount) -> str:
+        """Return whose credentials the account has, or "" where the provider does not say so now."""
+        try:
+            return self.identity(account)
+        except ProviderError:
+            return ""
+
 
 def site_id() -> str:
     """Return this installation's name in tags: ``SUBLET_SITE_ID``, else one made once and kept."""
@@ -92,10 +127,10 @@ def lease_tags(lease: Lease) -> dict[str, str]:
     return {TAG_SITE: site_id(), TAG_LEASE: lease.uid}
 
 
-def machine_tags(lease: Lease, intent: LaunchIntent) -> dict[str, str]:
-    """Return the tags of a machine, and of the volumes that come with it."""
-    return {
-        **lease_tags(lease),
-        TAG_ALLOCATION: str(intent.allocation_id),
-        TAG_TOKEN: intent.token,
-    }
+def machine_tags(lease: Lease, rows: Sequence[LaunchIntent], *, group: str) -> dict[str, str]:
+    """Return the tags of what one launch makes: machines, and the volumes that come with them.
+
+    Which of several machines is for which allocation is decided by the answer, not before.
+    """
+    alone = {TAG_ALLOCATION: str(rows[0].allocation_id)} if len(rows) == 1 else {}
+    return {**lease_tags(lease), TAG_TOKEN: group, **alone}

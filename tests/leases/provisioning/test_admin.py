@@ -137,10 +137,10 @@ def test_only_those_with_the_permission_act(cloud: Cloud, lease: Lease) -> None:
 def test_staff_launch_again_after_a_permanent_failure(
     client: Client, cloud: Cloud, lease: Lease, faults: Faults
 ) -> None:
-    from inventory.providers.errors import AuthFailed
+    from inventory.providers.errors import ProviderError
 
     sweep.start_due(now=at(1))
-    faults.before["launch"] = [AuthFailed("refused")]
+    faults.before["launch"] = [ProviderError("the image is gone")]
     sweep.launch_due(now=at(1))
     intent = LaunchIntent.objects.get()
     assert "Launch again" in client.get(page(intent, "change")).content.decode()

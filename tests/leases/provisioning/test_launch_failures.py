@@ -16,7 +16,7 @@ from inventory.providers.errors import (
     TimedOut,
 )
 from leases.models import Instance, LaunchIntent, Lease, Shortfall
-from leases.provisioning import journal, sweep
+from leases.provisioning import journal, losses, sweep
 from leases.provisioning.claims import CLAIM, LISTING_LAG
 from leases.provisioning.ending import end_early
 from portal.accounts.models import Event
@@ -44,7 +44,8 @@ def test_the_server_itself_ignores_the_client_token(cloud: Cloud, lease: Lease) 
     """The race without our journal: the same launch called twice makes two machines."""
     sweep.start_due(now=at(1))
     sweep.launch_due(now=at(1))
-    group = journal.launch_group(the_intent(lease))
+    intent = the_intent(lease)
+    group = journal.launch_group([intent], group=intent.token)
     with journal.upstream.Providers().of(cloud.account) as provider:
         again = provider.launch(group)[0].id
     assert {again, the_machine(lease).provider_id} == {m["InstanceId"] for m in cloud.machines()}
@@ -174,7 +175,7 @@ def test_without_capacity_the_customer_is_told_at_once_and_we_go_on(
 
 def test_a_permanent_failure_stops_and_calls_staff(cloud: Cloud, lease: Lease, faults: Faults) -> None:
     sweep.start_due(now=at(1))
-    faults.before["launch"] = [AuthFailed("AWS refused these credentials")]
+    faults.before["launch"] = [ProviderError("the image is gone")]
     sweep.launch_due(now=at(1))
     intent = the_intent(lease)
     assert intent.state == LaunchIntent.State.FAILED
@@ -184,9 +185,9 @@ def test_a_permanent_failure_stops_and_calls_staff(cloud: Cloud, lease: Lease, f
     assert faults.count("launch") == 1
 
     staff = make_user(is_staff=True)
-    journal.retry_launch(allocation_id=intent.allocation_id, actor=staff, now=at(61))
+    losses.retry_launch(allocation_id=intent.allocation_id, actor=staff, now=at(61))
     with pytest.raises(Conflict):
-        journal.retry_launch(allocation_id=intent.allocation_id, actor=staff, now=at(61))
+        losses.retry_launch(allocation_id=intent.allocation_id, actor=staff, now=at(61))
     assert LaunchIntent.objects.count() == 2
     assert sweep.launch_due(now=at(61)) == 1
     sweep.probe_due(now=at(62))

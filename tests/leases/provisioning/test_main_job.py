@@ -155,7 +155,8 @@ def test_the_launch_targets_the_reservation_and_nothing_else(lease: Lease) -> No
 
     sweep.start_due(now=at(1))
     sweep.launch_due(now=at(1))
-    group = launch_group(the_intent(lease))
+    intent = the_intent(lease)
+    group = launch_group([intent], group=intent.token)
     assert group.reservation_id == "cr-0123456789abcdef0"
     assert group.client_token == the_intent(lease).token
 

@@ -53,7 +53,7 @@ def test_the_second_machine_of_a_launch_is_the_orphan_and_not_the_recorded_one(
     intent = the_intent(lease)
     cloud.run(sublet_site=site_id(), sublet_token=intent.token, sublet_lease=lease.uid)
     sweep.find_orphans(now=at(5))
-    assert Orphan.objects.get(kind="instance").reason == "A second machine of one launch."
+    assert Orphan.objects.get(kind="instance").reason == "One machine more than its launch was for."
     sweep.find_orphans(now=at(60))
     assert machines_of(cloud) == ours
 

@@ -7,7 +7,7 @@ import pytest
 
 from inventory.models import StackImage
 from leases.models import Access, LaunchIntent, Shortfall
-from leases.provisioning import journal, sweep
+from leases.provisioning import losses, sweep
 from leases.provisioning.ssh import ssh_commands
 from portal.accounts.models import Event
 from tests.factories import Fleet, make_image, make_stack, make_user
@@ -107,7 +107,7 @@ def test_an_image_that_is_missing_at_the_launch_fails_readably_and_nothing_else_
 
     StackImage.objects.all().delete()
     make_image(stack=lease.stack, reference=AMI)
-    journal.retry_launch(allocation_id=lease.allocations.get().pk, actor=make_user(), now=at(31))
+    losses.retry_launch(allocation_id=lease.allocations.get().pk, actor=make_user(), now=at(31))
     assert sweep.launch_due(now=at(31)) == 1
     assert the_ami(cloud) == AMI
     sweep.probe_due(now=at(32))
