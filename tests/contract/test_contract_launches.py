@@ -155,7 +155,7 @@ def test_a_throttled_launch_waits_as_long_as_it_was_told(stage: Stage, counterpa
 
 
 @refuses(Refusal.CREDENTIALS)
-def test_a_launch_that_is_not_allowed_stops_and_calls_staff(stage: Stage, counterpart: Counterpart) -> None:
+def test_a_launch_that_is_not_allowed_calls_staff_and_waits_for_them(stage: Stage, counterpart: Counterpart) -> None:
     lease = stage.book()
     counterpart.refuse_launches(Refusal.CREDENTIALS)
     stage.begin(lease)
@@ -163,7 +163,9 @@ def test_a_launch_that_is_not_allowed_stops_and_calls_staff(stage: Stage, counte
     assert Shortfall.objects.get(lease=lease).cause == Shortfall.Cause.LAUNCH_FAILED
     told = Event.objects.get(kind="launch.failed", organization=None)
     stage.readable(told.message)
-    sweep.launch_due(now=at(20))
+    sweep.launch_due(now=at(3))
     assert counterpart.launch_calls() == 1
     lease.refresh_from_db()
     assert lease.state == Lease.State.PROVISIONING
+    stage.run(lease, first=40)  # the right was given meanwhile
+    assert counterpart.launch_calls() == 2
