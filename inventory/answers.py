@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
@@ -11,6 +12,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from inventory.models import InstanceType, Offer, Region
+from inventory.new_types import learn_types
 from inventory.prices import HIGHEST_PRICE, OfferRow
 from inventory.providers.base import Capability, Catalog, InstanceTypeInfo, OfferInfo, ZoneInfo
 from inventory.providers.errors import BadAnswer
@@ -21,6 +23,7 @@ SHOWN = 5  # problems that a person can read at once
 MOST_UNKNOWN = 500  # spellings that one run keeps
 MOST_OFFERS = 1_000_000  # of one region: more is a loop, not a market
 LONGEST_CODE = 60  # of a region or a zone, as stored
+LONGEST_NAME = 80  # of an instance type, as stored
 LARGEST_COUNT = 2**31 - 1
 
 PURCHASES = frozenset(Offer.Purchase.values)
@@ -39,7 +42,8 @@ class CheckedCatalog:
     zones: tuple[str, ...]
     offers: tuple[OfferRow, ...]
     seen: int
-    details: tuple[dict[str, int], ...]  # id, vcpus and memory_gib of known types where they differ
+    # id, vcpus and memory_gib of known types where they differ; None where the provider says nothing
+    details: tuple[dict[str, int | None], ...]
     unknown_types: tuple[str, ...]
     problems: Problems
 
@@ -69,22 +73,31 @@ class Problems:
 
 
 def check_catalog(
-    answer: Catalog, *, region: Region, capabilities: Collection[Capability], currency: str = CURRENCY
+    answer: Catalog,
+    *,
+    region: Region,
+    capabilities: Collection[Capability],
+    currency: str = CURRENCY,
+    now: datetime,
 ) -> CheckedCatalog:
     """Return the usable part of an answer and a sentence for everything else.
 
-    Instance types that the catalog does not know are listed as the provider spells
-    them, and never guessed: staff add the type, and the next poll knows it. Prices in
+    Instance types that are new to us are added where their GPU is known
+    (:func:`inventory.new_types.learn_types`, in a transaction of its own). The others are
+    listed as the provider spells them, and never guessed; types without a whole GPU are
+    left out without a word. Prices in
     another ``currency`` than the account is billed in are not believed. Raises
     :class:`~inventory.providers.errors.BadAnswer` for what is no catalog at all: an
     adapter may come from another package, and nothing about its values is sure.
     """
     _catalog_shape(answer)
     problems = Problems()
-    unknown: set[str] = set()
-    types = _Types(region, problems, unknown)
+    types = _Types(region, problems)
     for info in answer.instance_types:
         types.add(info)
+    learned = learn_types(listed=types.new.values(), provider_id=region.provider_id, now=now)
+    unknown = set(learned.unknown)
+    types.usable.update(learned.added)
     reader = _Offers(region, types, PRICED in capabilities, currency, problems)
     for offer in answer.offers:
         reader.add(offer)
@@ -149,7 +162,7 @@ def _zones(zones: Any, problems: Problems) -> tuple[str, ...]:
 class _Types:
     """The instance types of one answer beside ours."""
 
-    def __init__(self, region: Region, problems: Problems, unknown: set[str]) -> None:
+    def __init__(self, region: Region, problems: Problems) -> None:
         rows = InstanceType.objects.filter(provider_id=region.provider_id).values_list(
             "name", "pk", "gpus_per_node", "vcpus", "memory_gib"
         )
@@ -157,21 +170,30 @@ class _Types:
             name: (pk, gpus, vcpus, memory) for name, pk, gpus, vcpus, memory in rows
         }
         self.usable: dict[str, int] = {}
-        self.listed: set[str] = set()
-        self.details: list[dict[str, int]] = []
-        self.problems, self.unknown = problems, unknown
+        self.new: dict[str, InstanceTypeInfo] = {}
+        self.listed: dict[str, Any] = {}
+        self.details: list[dict[str, int | None]] = []
+        self.problems = problems
 
     def add(self, info: Any) -> None:
         if problem := _type_problem(info):
             name = one_line(getattr(info, "name", info))
             self.problems.add(_("Instance type %(type)s %(problem)s.") % {"type": name, "problem": problem})
             if isinstance(getattr(info, "name", None), str):
-                self.listed.add(info.name)
+                self.listed[info.name] = None
             return
-        self.listed.add(info.name)
+        if info.name in self.listed:
+            if self.listed[info.name] != info:
+                self.problems.add(
+                    _("Instance type %(type)s is listed twice, and differently.") % {"type": info.name}
+                )
+                self.usable.pop(info.name, None)
+                self.new.pop(info.name, None)
+            return
+        self.listed[info.name] = info
         ours = self.known.get(info.name)
         if ours is None:
-            self.unknown.add(_spelled(info))
+            self.new[info.name] = info
             return
         pk, gpus, vcpus, memory = ours
         if gpus != info.gpu_count:
@@ -181,15 +203,22 @@ class _Types:
             )
             return
         self.usable[info.name] = pk
-        if (vcpus, memory) != (info.vcpus, info.memory_mib // 1024):
-            self.details.append({"id": pk, "vcpus": info.vcpus, "memory_gib": info.memory_mib // 1024})
+        theirs = info.vcpus or vcpus, info.memory_mib // 1024 or memory
+        if (vcpus, memory) != theirs:
+            self.details.append({"id": pk, "vcpus": theirs[0], "memory_gib": theirs[1]})
 
 
 def _type_problem(info: Any) -> str:
     if not isinstance(info, InstanceTypeInfo):
         return _("is a %(kind)s instead of an instance type") % {"kind": type(info).__name__}
-    if not isinstance(info.name, str) or not info.name:
+    if not isinstance(info.name, str) or not info.name.strip():
         return _("has no name")
+    if len(info.name) > LONGEST_NAME or not info.name.isprintable():
+        return _("has a name that is none")
+    if not all(
+        isinstance(text, str) for text in (info.gpu_vendor, info.gpu_name, info.network, info.architecture)
+    ):
+        return _("has a description that is not text")
     for field in ("gpu_count", "vcpus", "memory_mib", "gpu_memory_mib"):
         value = getattr(info, field)
         if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= LARGEST_COUNT:
@@ -293,8 +322,3 @@ def _name(offer: Any) -> str:
     if not isinstance(offer, OfferInfo):
         return one_line(offer)
     return f"{one_line(offer.instance_type)} ({one_line(offer.purchase_option)})"
-
-
-def _spelled(info: InstanceTypeInfo) -> str:
-    gpu = f"{one_line(info.gpu_vendor)} {one_line(info.gpu_name)}"
-    return f"{one_line(info.name)}: {info.gpu_count} × {gpu}, {info.gpu_memory_mib} MiB"

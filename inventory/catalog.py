@@ -3,25 +3,36 @@
 from __future__ import annotations
 
 import csv
-from dataclasses import dataclass, field
+import json
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
-from inventory.models import GpuModel, InstanceType, Provider
+from django.db import connection
+from django.db.models import CharField, F
+from django.db.models.functions import Cast
+
+from inventory.gpu_names import forget_answered, normalise
+from inventory.models import GpuModel, GpuSpelling, InstanceType, Provider
 from inventory.rate_cards import ImportResult, read_card, store_card
+from portal.accounts.models import Event
 from portal.common.transactions import durable, require_transaction
 
 DATA = Path(__file__).parent / "data"
 
-# Slug, name and adapter; without an adapter a provider is known from its rate card only.
+# Slug, which is the adapter's kind too, and name.
 PROVIDERS = (
-    ("aws", "AWS", "aws"),
-    ("azure", "Azure", ""),
-    ("coreweave", "CoreWeave", ""),
-    ("crusoe", "Crusoe", ""),
-    ("gcp", "Google Cloud", ""),
-    ("lambda", "Lambda", ""),
-    ("nebius", "Nebius", ""),
+    ("aws", "AWS"),
+    ("azure", "Azure"),
+    ("coreweave", "CoreWeave"),
+    ("crusoe", "Crusoe"),
+    ("gcp", "Google Cloud"),
+    ("lambda", "Lambda"),
+    ("metal", "Own servers"),
+    ("nebius", "Nebius"),
+    ("runpod", "RunPod"),
+    ("together", "Together AI"),
+    ("vast", "Vast.ai"),
 )
 
 
@@ -32,6 +43,7 @@ class Shipped:
     providers: int
     gpu_models: int
     instance_types: int
+    gpu_spellings: int
     cards: dict[str, ImportResult] = field(default_factory=dict)
 
 
@@ -43,13 +55,15 @@ def load_shipped(*, now: datetime) -> Shipped:
     again changes nothing.
     """
     with durable():
-        providers, gpu_models, instance_types = load_facts()
+        facts = load_facts()
         cards = {}
-        for provider in Provider.objects.filter(slug__in=[slug for slug, _, _ in PROVIDERS]):
+        for provider in Provider.objects.filter(slug__in=[slug for slug, _ in PROVIDERS]):
+            if not shipped_card(provider.slug).exists():
+                continue
             with shipped_card(provider.slug).open("rb") as file:
                 lines = read_card(provider=provider, file=file)
             cards[provider.slug] = store_card(provider=provider, lines=lines, now=now, only_missing=True)
-    return Shipped(providers, gpu_models, instance_types, cards)
+    return replace(facts, cards=cards)
 
 
 def shipped_card(provider: str) -> Path:
@@ -57,13 +71,15 @@ def shipped_card(provider: str) -> Path:
     return DATA / f"{provider}.csv"
 
 
-def load_facts() -> tuple[int, int, int]:
-    """Part: add missing providers, GPU models and instance types; return how many of each."""
+def load_facts() -> Shipped:
+    """Part: add missing providers, GPU models, their spellings and instance types; return how many."""
     require_transaction()
-    before = [model.objects.count() for model in (Provider, GpuModel, InstanceType)]
+    added = (Provider, GpuModel, InstanceType, GpuSpelling)
+    before = [model.objects.count() for model in added]
     Provider.objects.bulk_create(
-        [Provider(slug=slug, name=name, kind=kind) for slug, name, kind in PROVIDERS], ignore_conflicts=True
+        [Provider(slug=slug, name=name, kind=slug) for slug, name in PROVIDERS], ignore_conflicts=True
     )
+    _give_adapters()
     GpuModel.objects.bulk_create(
         [
             GpuModel(
@@ -94,8 +110,49 @@ def load_facts() -> tuple[int, int, int]:
         ],
         ignore_conflicts=True,
     )
-    after = [model.objects.count() for model in (Provider, GpuModel, InstanceType)]
-    return after[0] - before[0], after[1] - before[1], after[2] - before[2]
+    _load_spellings(provider_ids, model_ids)
+    forget_answered()
+    after = [model.objects.count() for model in added]
+    return Shipped(*(now - then for now, then in zip(after, before, strict=True)))
+
+
+def _give_adapters() -> None:
+    """Give providers of earlier versions their adapter; one that staff took away stays away."""
+    decided = Event.objects.filter(subject_type="provider", kind="provider.changed", after__has_key="kind")
+    Provider.objects.filter(kind="", slug__in=[slug for slug, _ in PROVIDERS]).annotate(
+        key=Cast("pk", CharField())
+    ).exclude(key__in=decided.values("subject_id")).update(kind=F("slug"))
+
+
+def _load_spellings(provider_ids: dict[str, int], model_ids: dict[str, int]) -> None:
+    """Add what ships, correct what shipped before and answer what polls could not; staff's choices stay."""
+    rows = [
+        {
+            "provider_id": provider_ids[row["provider"]] if row["provider"] else None,
+            "spelling": normalise(row["spelling"]),
+            "memory_mib": int(row["memory_mib"] or 0),
+            "gpu_model_id": model_ids[row["gpu_model"]] if row["gpu_model"] else None,
+            "ignored": not row["gpu_model"],
+            "note": row["note"],
+        }
+        for row in _rows("gpu_spellings.csv")
+    ]
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            INSERT INTO inventory_gpuspelling AS s
+                (provider_id, spelling, memory_mib, gpu_model_id, ignored, note, source, example, times_listed)
+            SELECT n.provider_id, n.spelling, n.memory_mib, n.gpu_model_id, n.ignored, n.note, 'shipped', '', 0
+            FROM jsonb_to_recordset(%s::jsonb) AS n(provider_id bigint, spelling text, memory_mib integer,
+                gpu_model_id bigint, ignored boolean, note text)
+            ON CONFLICT (provider_id, spelling, memory_mib) DO UPDATE
+            SET gpu_model_id = EXCLUDED.gpu_model_id, ignored = EXCLUDED.ignored, note = EXCLUDED.note,
+                source = 'shipped'
+            WHERE s.source <> 'staff' AND (s.gpu_model_id, s.ignored, s.note)
+                IS DISTINCT FROM (EXCLUDED.gpu_model_id, EXCLUDED.ignored, EXCLUDED.note)
+            """,
+            [json.dumps(rows)],
+        )
 
 
 def _rows(name: str) -> list[dict[str, str]]:

@@ -66,15 +66,17 @@ def _add_zones(region_id: int, codes: tuple[str, ...]) -> None:
     )
 
 
-def _update_types(details: tuple[dict[str, int], ...]) -> None:
+def _update_types(details: tuple[dict[str, int | None], ...]) -> None:
     if not details:
         return
     with connection.cursor() as cursor:
         cursor.execute(
             """
-            UPDATE inventory_instancetype t SET vcpus = n.vcpus, memory_gib = n.memory_gib
+            UPDATE inventory_instancetype t
+            SET vcpus = coalesce(n.vcpus, t.vcpus), memory_gib = coalesce(n.memory_gib, t.memory_gib)
             FROM jsonb_to_recordset(%s::jsonb) AS n(id bigint, vcpus integer, memory_gib integer)
-            WHERE t.id = n.id AND (t.vcpus, t.memory_gib) IS DISTINCT FROM (n.vcpus, n.memory_gib)
+            WHERE t.id = n.id AND (t.vcpus, t.memory_gib)
+                IS DISTINCT FROM (coalesce(n.vcpus, t.vcpus), coalesce(n.memory_gib, t.memory_gib))
             """,
             [json.dumps(details)],
         )

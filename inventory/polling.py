@@ -200,6 +200,7 @@ def _settle(
             region=run.region,
             capabilities=provider.capabilities,
             currency=str(poll.account.options.get("currency") or CURRENCY).upper(),
+            now=poll.now(),
         )
         with durable():
             _held(poll)

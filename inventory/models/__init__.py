@@ -3,6 +3,7 @@
 from inventory.models.catalog import (
     Architecture,
     GpuModel,
+    GpuSpelling,
     InstanceType,
     Offer,
     PricePoint,
@@ -19,6 +20,7 @@ __all__ = [
     "CommitmentDelivery",
     "Fabric",
     "GpuModel",
+    "GpuSpelling",
     "InstanceType",
     "Node",
     "Offer",

@@ -85,6 +85,76 @@ class Architecture(models.TextChoices):
     ARM64 = "arm64", "Arm64"
 
 
+class GpuSpelling(models.Model):
+    """What a provider calls a GPU, and which model that is.
+
+    ``spelling`` is folded by :func:`inventory.gpu_names.normalise`; where a provider names
+    no GPU it is the instance type's name. Without a model and not left out it is unknown:
+    staff decide, and nothing is guessed.
+    """
+
+    class Source(models.TextChoices):
+        SHIPPED = "shipped", _("Shipped")
+        POLL = "poll", _("Poll")
+        STAFF = "staff", _("Staff")
+
+    provider = models.ForeignKey(
+        Provider,
+        on_delete=models.CASCADE,
+        null=True,
+        blank=True,
+        related_name="gpu_spellings",
+        verbose_name=_("provider"),
+        help_text=_("Empty: whoever writes it."),
+    )
+    spelling = models.CharField(_("spelling"), max_length=120)
+    memory_mib = models.PositiveIntegerField(
+        _("memory, MiB"), default=0, help_text=_("Of one GPU, as the provider gives it. 0: any.")
+    )
+    gpu_model = models.ForeignKey(
+        GpuModel,
+        on_delete=models.PROTECT,
+        null=True,
+        blank=True,
+        related_name="spellings",
+        verbose_name=_("GPU model"),
+    )
+    ignored = models.BooleanField(
+        _("left out"), default=False, help_text=_("No whole GPU for computing: its types are left out.")
+    )
+    note = models.CharField(_("note"), max_length=200, blank=True)
+    source = models.CharField(_("decided by"), max_length=16, choices=Source, default=Source.STAFF)
+    # Of polls that listed it while it was unknown; a known spelling is not written by polls.
+    example = models.CharField(_("example"), max_length=200, blank=True)
+    times_listed = models.PositiveIntegerField(_("times listed"), default=0)
+    first_seen_at = models.DateTimeField(_("first seen"), null=True, blank=True)
+    last_seen_at = models.DateTimeField(_("last seen"), null=True, blank=True)
+
+    class Meta:
+        verbose_name = _("GPU spelling")
+        verbose_name_plural = _("GPU spellings")
+        ordering = ["spelling", "memory_mib"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["provider", "spelling", "memory_mib"],
+                name="gpu_spelling_once",
+                nulls_distinct=False,
+                violation_error_message=_("This spelling is there already, with the same memory."),
+            ),
+            models.CheckConstraint(
+                condition=Q(spelling__regex=r"^\S+( \S+)*$"), name="gpu_spelling_normalised"
+            ),
+            models.CheckConstraint(
+                condition=Q(ignored=False) | Q(gpu_model=None),
+                name="gpu_spelling_means_one_thing",
+                violation_error_message=_("Choose a GPU model or leave it out, not both."),
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.spelling
+
+
 class InstanceType(models.Model):
     """A provider's SKU of a server with GPUs, e.g. ``p5.48xlarge``."""
 

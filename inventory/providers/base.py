@@ -104,7 +104,13 @@ class RegionInfo:
 
 @dataclass(frozen=True, slots=True)
 class InstanceTypeInfo:
-    """One SKU. ``gpu_memory_mib`` is that of one GPU; zero GPUs means none or a fraction."""
+    """One SKU. ``gpu_memory_mib`` is that of one GPU; zero GPUs means none or a fraction.
+
+    ``gpu_name`` is the vendor's own spelling, untouched; empty where the vendor names no
+    GPU, and then ``name`` is looked up instead (:mod:`inventory.gpu_names`). A figure
+    that the vendor does not give is 0. ``network`` says how the GPUs of several machines
+    reach each other ("InfiniBand 3200 Gbit/s"), where the vendor says it.
+    """
 
     name: str
     vcpus: int

@@ -11,6 +11,8 @@ from django.core.management import call_command
 from inventory.catalog import DATA, PROVIDERS, load_shipped
 from inventory.models import GpuModel, InstanceType, Offer, PricePoint, Provider
 
+CARDS = ("aws", "azure", "coreweave", "crusoe", "gcp", "lambda", "nebius")
+
 
 def rows(name: str) -> list[dict[str, str]]:
     with (DATA / name).open(encoding="utf-8", newline="") as file:
@@ -20,9 +22,13 @@ def rows(name: str) -> list[dict[str, str]]:
 def test_files_agree_with_each_other():
     models = {row["slug"] for row in rows("gpu_models.csv")}
     types = {(row["provider"], row["instance_type"]) for row in rows("instance_types.csv")}
-    assert {row["gpu_model"] for row in rows("instance_types.csv")} == models
+    spelled = {row["gpu_model"] for row in rows("gpu_spellings.csv")} - {""}
+    assert {row["gpu_model"] for row in rows("instance_types.csv")} | spelled == models
     assert len(types) == len(rows("instance_types.csv"))
-    for slug, _name, _kind in PROVIDERS:
+    assert {row["provider"] for row in rows("gpu_spellings.csv")} - {""} == {
+        slug for slug, _name in PROVIDERS
+    } - {"metal"}
+    for slug in CARDS:
         text = (DATA / f"{slug}.csv").read_text()
         assert text.startswith("region,instance_type,usd_per_hour,usd_per_hour_spot\n")
         card = rows(f"{slug}.csv")
@@ -41,15 +47,17 @@ def test_loading_twice_adds_nothing(now):
 
     second = load_shipped(now=now)
 
-    assert (first.providers, first.gpu_models, first.instance_types) == (7, 27, 164)
-    assert (second.providers, second.gpu_models, second.instance_types) == (0, 0, 0)
+    assert (first.providers, first.gpu_models, first.instance_types) == (11, 89, 164)
+    assert first.gpu_spellings == len(rows("gpu_spellings.csv"))
+    assert sorted(first.cards) == list(CARDS)
+    assert (second.providers, second.gpu_models, second.instance_types, second.gpu_spellings) == (0, 0, 0, 0)
     assert all(result.prices_changed == 0 for result in second.cards.values())
     assert counts == [
         model.objects.count() for model in (Provider, GpuModel, InstanceType, Offer, PricePoint)
     ]
     # Every cloud has an H100 or its like with a price, so that they can be compared.
     priced = Offer.objects.filter(instance_type__gpu_model__slug="h100-sxm5-80gb", price__gt=0)
-    assert set(priced.values_list("region__provider__slug", flat=True)) == {slug for slug, _, _ in PROVIDERS}
+    assert set(priced.values_list("region__provider__slug", flat=True)) == set(CARDS)
 
 
 @pytest.mark.django_db
@@ -68,5 +76,5 @@ def test_staff_entries_are_kept(now):
 def test_the_command_adds_everything(capsys):
     call_command("import_prices", "--shipped")
     said = capsys.readouterr().out
-    assert "7 providers, 27 GPU models and 164 instance types added" in said
+    assert "11 providers, 89 GPU models, 492 GPU spellings and 164 instance types added" in said
     assert "aws: 101 lines, 3 regions added" in said

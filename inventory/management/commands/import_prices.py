@@ -80,8 +80,8 @@ class Command(BaseCommand):
     def load_everything(self) -> None:
         shipped = load_shipped(now=timezone.now())
         self.stdout.write(
-            f"{shipped.providers} providers, {shipped.gpu_models} GPU models "
-            f"and {shipped.instance_types} instance types added"
+            f"{shipped.providers} providers, {shipped.gpu_models} GPU models, "
+            f"{shipped.gpu_spellings} GPU spellings and {shipped.instance_types} instance types added"
         )
         for slug, result in sorted(shipped.cards.items()):
             self.stdout.write(f"{slug}: {describe(result)}")

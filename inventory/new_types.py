@@ -1,0 +1,100 @@
+"""Instance types that a provider lists and the catalog has not: added where their GPU is known."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from inventory.gpu_names import Spelled, record_unknown, resolve_all
+from inventory.models import Architecture, GpuModel, InstanceType
+from inventory.prices import lock_catalog
+from inventory.providers.base import InstanceTypeInfo
+from portal.accounts import events
+from portal.common.text import one_line
+from portal.common.transactions import durable
+
+NAMES_IN_EVENT = 50
+# What belongs into ``interconnect``: how GPUs of several machines reach each other.
+FABRIC = re.compile(r"\b(efa|infiniband|roce|rdma|gpudirect)", re.IGNORECASE)
+ARM = re.compile(r"\b(arm64|aarch64|arm)\b", re.IGNORECASE)
+GRACE = ("gh200-", "gb200-", "gb300-")
+
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """What came of types new to us: ``added`` are ids by name, ``unknown`` lines for people."""
+
+    added: dict[str, int] = field(default_factory=dict)
+    unknown: tuple[str, ...] = ()
+
+
+def learn_types(*, listed: Iterable[InstanceTypeInfo], provider_id: int, now: datetime) -> Learned:
+    """Add the listed instance types whose GPU is known, and keep the spellings of the others.
+
+    ``listed`` are checked, and none is in the catalog. Types without a whole GPU, and those
+    that staff or we leave out, are passed over. Writes nothing where nothing is left.
+    """
+    asked = {info.name: (info, Spelled.of(info)) for info in listed if info.gpu_count}
+    if not asked:
+        return Learned()
+    meanings = resolve_all(provider_id=provider_id, asked=[item for _info, item in asked.values()])
+    unknown = {name: pair for name, pair in asked.items() if not meanings[pair[1]].known}
+    add = [
+        InstanceType(
+            provider_id=provider_id,
+            name=name,
+            gpu_model=meanings[item].gpu_model,
+            gpus_per_node=info.gpu_count,
+            vcpus=info.vcpus or None,
+            memory_gib=info.memory_mib // 1024 or None,
+            interconnect=interconnect(info.network),
+            architecture=architecture(info, meanings[item].gpu_model),
+        )
+        for name, (info, item) in sorted(asked.items())
+        if meanings[item].gpu_model
+    ]
+    if not add and not unknown:
+        return Learned()
+    with durable():
+        provider = lock_catalog(provider_id)
+        InstanceType.objects.bulk_create(add, ignore_conflicts=True)
+        record_unknown(
+            provider_id=provider_id,
+            seen={item: spelled(info) for info, item in unknown.values()},
+            now=now,
+        )
+        if add:
+            events.record(
+                kind="instance_types.added",
+                subject_type="provider",
+                subject_id=provider.slug,
+                now=now,
+                after={"count": len(add), "names": [item.name for item in add[:NAMES_IN_EVENT]]},
+            )
+    # Not the ids of ``add``: another poll may have added the same type with another count since.
+    names = {item.name: item.gpus_per_node for item in add}
+    stored = InstanceType.objects.filter(provider_id=provider_id, name__in=names) if names else ()
+    return Learned(
+        added={item.name: item.pk for item in stored if item.gpus_per_node == names[item.name]},
+        unknown=tuple(spelled(info) for info, _item in unknown.values()),
+    )
+
+
+def interconnect(network: str) -> str:
+    """Return a network as the catalog shows it, or nothing where it is no fabric between GPUs."""
+    return network.strip()[:60] if FABRIC.search(network) else ""
+
+
+def architecture(info: InstanceTypeInfo, model: GpuModel | None) -> Architecture:
+    """Return the processor's instruction set; where the provider is silent, Grace superchips are Arm."""
+    superchip = not info.architecture and model is not None and model.slug.startswith(GRACE)
+    return Architecture.ARM64 if superchip or ARM.search(info.architecture) else Architecture.X86_64
+
+
+def spelled(info: InstanceTypeInfo) -> str:
+    """Return a type as its provider spells it, for people."""
+    gpu = one_line(" ".join(part for part in (info.gpu_vendor, info.gpu_name) if part)) or "GPU"
+    memory = f", {info.gpu_memory_mib} MiB" if info.gpu_memory_mib else ""
+    return f"{one_line(info.name)}: {info.gpu_count} × {gpu}{memory}"
