@@ -66,6 +66,8 @@ def adapter(kind: str) -> Adapter:
         try:
             return cast(Adapter, import_string(path))
         except ImportError as error:
+            if error.name == path.rpartition(".")[0]:  # an adapter that this version has not
+                raise _missing(kind) from error
             if kind not in REQUIREMENTS or _is_ours(error):
                 raise
             raise NotSupported(
@@ -74,7 +76,11 @@ def adapter(kind: str) -> Adapter:
             ) from error
     for entry in entry_points(group=GROUP, name=kind):
         return cast(Adapter, entry.load())
-    raise NotSupported(
+    raise _missing(kind)
+
+
+def _missing(kind: str) -> NotSupported:
+    return NotSupported(
         _("No adapter is installed for “%(kind)s”: import its prices as a rate card instead.")
         % {"kind": kind}
     )

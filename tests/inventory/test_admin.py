@@ -181,7 +181,7 @@ def test_missing_credentials_are_named_and_nothing_is_kept_in_the_page(client):
 
 
 def test_a_provider_without_an_adapter_has_no_credentials_page(client):
-    account = make_account("", slug="nebius", credentials=None)
+    account = make_account("", slug="other", credentials=None)
     response = client.get(page(ProviderAccount, "credentials", account.pk), follow=True)
     assert "No adapter is installed" in said(response)[0]
 
