@@ -15,6 +15,8 @@ from django.db.models.functions import Cast
 from inventory.gpu_names import forget_answered, normalise
 from inventory.models import GpuModel, GpuSpelling, InstanceType, Provider
 from inventory.rate_cards import ImportResult, read_card, store_card
+from inventory.shipped_software import load_software
+from inventory.software import architecture_of
 from portal.accounts.models import Event
 from portal.common.transactions import durable, require_transaction
 
@@ -44,6 +46,8 @@ class Shipped:
     gpu_models: int
     instance_types: int
     gpu_spellings: int
+    stacks: int = 0
+    images: int = 0
     cards: dict[str, ImportResult] = field(default_factory=dict)
 
 
@@ -63,7 +67,8 @@ def load_shipped(*, now: datetime) -> Shipped:
             with shipped_card(provider.slug).open("rb") as file:
                 lines = read_card(provider=provider, file=file)
             cards[provider.slug] = store_card(provider=provider, lines=lines, now=now, only_missing=True)
-    return replace(facts, cards=cards)
+        stacks, images = load_software()
+    return replace(facts, stacks=stacks, images=images, cards=cards)
 
 
 def shipped_card(provider: str) -> Path:
@@ -105,6 +110,7 @@ def load_facts() -> Shipped:
                 vcpus=int(row["vcpus"]) if row["vcpus"] else None,
                 memory_gib=int(row["memory_gib"]) if row["memory_gib"] else None,
                 interconnect=row["interconnect"],
+                architecture=architecture_of(row["gpu_model"]),
             )
             for row in _rows("instance_types.csv")
         ],

@@ -20,7 +20,8 @@ Import list prices that no API gives.
   manage.py import_prices nebius card.csv    a provider's own card
   manage.py import_prices nebius --shipped   the list prices that ship with Sublet
   manage.py import_prices --shipped          everything that ships: providers, GPU models,
-                                             instance types, and prices where none is known
+                                             instance types, software stacks, and prices where
+                                             none is known
 
 The file is CSV in UTF-8 with the header
 
@@ -83,6 +84,7 @@ class Command(BaseCommand):
             f"{shipped.providers} providers, {shipped.gpu_models} GPU models, "
             f"{shipped.gpu_spellings} GPU spellings and {shipped.instance_types} instance types added"
         )
+        self.stdout.write(f"{shipped.stacks} software stacks with {shipped.images} images added")
         for slug, result in sorted(shipped.cards.items()):
             self.stdout.write(f"{slug}: {describe(result)}")
 
