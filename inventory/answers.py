@@ -272,7 +272,8 @@ class _Offers:
             return _("has zones that are none")
         price = offer.price
         if price is None:
-            if self.priced:
+            # What is reserved for a time is priced when it is looked for: base.CapacityOffering.
+            if self.priced and offer.purchase_option != Offer.Purchase.RESERVED:
                 return _("has no price")
         elif problem := self._price_problem(price, offer.currency):
             return problem

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import gzip
+import json
 import re
 import urllib.request
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from decimal import Decimal
 from typing import Any, ClassVar, Self
 from urllib.parse import parse_qs
 
@@ -80,6 +82,8 @@ class Catalog:
         each = re.findall(rb"<item>\s*<instanceType>.*?(?=<item>\s*<instanceType>|\Z)", items, re.DOTALL)
         self.items = [item for item in each if b"<gpuInfo>" in item or b"<instanceType>m5.large<" in item]
         assert len(self.items) > 2 * self.SIZE
+        types = (re.search(rb"<instanceType>([^<]+)", item) for item in self.items)
+        self.names = [match[1].decode() for match in types if match]
 
     def page(self, request: Request) -> Answer:
         first = int(form(request).get("NextToken", ["0"])[0])
@@ -96,13 +100,52 @@ def has_wrong_key(request: Request) -> bool:
     return "Credential=AKIAREVOKED" in request.headers.get("authorization", "")
 
 
+class PriceList:
+    """GetProducts, which moto has not: every GPU type for ten dollars, unless it was given another price."""
+
+    def __init__(self, names: Collection[str]) -> None:
+        self.names, self.changed = names, dict[str, Decimal]()
+
+    def answer(self, request: Request) -> Answer:
+        question = json.loads(request.body)
+        wanted = {item["Field"]: item["Value"] for item in question["Filters"]}
+        wanted = {"instanceFamily": "GPU instance", **wanted}
+        products = [self._product({**wanted, "instanceType": name}) for name in self.names]
+        found = [
+            product for product in products if wanted.items() <= product["product"]["attributes"].items()
+        ]
+        document = {"FormatVersion": "aws_v1", "PriceList": [json.dumps(product) for product in found]}
+        return Answer(200, json.dumps(document).encode(), {"content-type": "application/x-amz-json-1.1"})
+
+    def _product(self, attributes: Mapping[str, str]) -> dict[str, Any]:
+        price = self.changed.get(attributes["instanceType"], Decimal(10))
+        dimension = {"unit": "Hrs", "beginRange": "0", "pricePerUnit": {"USD": f"{price:.10f}"}}
+        term = {"effectiveDate": "2026-11-01T00:00:00Z", "priceDimensions": {"A.B.C": dimension}}
+        return {
+            "product": {"productFamily": "Compute Instance", "attributes": attributes, "sku": "A"},
+            "serviceCode": "AmazonEC2",
+            "terms": {"OnDemand": {"A.B": term}},
+        }
+
+
+def reservation(request: Request) -> Answer:
+    """Answer DescribeCapacityReservations, which moto has not, for a reservation on demand."""
+    body = (
+        '<?xml version="1.0"?><DescribeCapacityReservationsResponse '
+        'xmlns="http://ec2.amazonaws.com/doc/2016-11-15/"><capacityReservationSet><item>'
+        f"<capacityReservationId>{AwsCounterpart.reservation_id}</capacityReservationId>"
+        "<reservationType>default</reservationType><state>active</state>"
+        "</item></capacityReservationSet></DescribeCapacityReservationsResponse>"
+    )
+    return Answer(200, body.encode(), {"content-type": "text/xml;charset=UTF-8"})
+
+
 class AwsCounterpart(Counterpart):
     kind = "aws"
     region = REGION
     zone = "us-east-1a"
     instance_type = "p4d.24xlarge"
     reservation_id = "cr-0123456789abcdef0"
-    has_prices = False
     has_availability = False
     kinds: ClassVar[frozenset[ResourceKind]] = frozenset(ResourceKind)
 
@@ -111,6 +154,9 @@ class AwsCounterpart(Counterpart):
         wrong_key = error(401, "AuthFailure", "AWS was not able to validate the provided access credentials")
         proxy.stand_in(has_wrong_key, lambda _: wrong_key)
         proxy.stand_in(is_catalog, catalog.page)
+        self.price_list = PriceList(catalog.names)
+        proxy.stand_in(lambda request: action(request) == "GetProducts", self.price_list.answer)
+        proxy.stand_in(lambda request: action(request) == "DescribeCapacityReservations", reservation)
 
     @classmethod
     @contextmanager
@@ -124,11 +170,20 @@ class AwsCounterpart(Counterpart):
     def account_fields(self) -> Mapping[str, Any]:
         return {
             "credentials": {"access_key_id": "AKIAEXAMPLE", "secret_access_key": "an-example-secret"},
-            "options": {"endpoint_url": self.proxy.url, "regions": [REGION], "image": IMAGE},
+            "options": {
+                "endpoint_url": self.proxy.url,
+                "regions": [REGION],
+                "image": IMAGE,
+                "prices": "api",
+                "buying": "api",
+            },
         }
 
     def wrong_credentials(self) -> Mapping[str, str]:
         return {"access_key_id": "AKIAREVOKED", "secret_access_key": "a-revoked-secret"}
+
+    def set_price(self, price: Decimal) -> None:
+        self.price_list.changed[self.instance_type] = price
 
     def break_catalog(self, how: Break) -> None:
         plant = self.proxy.plant

@@ -30,7 +30,8 @@ REGION = "us-east-1"
 
 
 def stubbed(**settings) -> tuple[Ec2Provider, Stubber]:
-    cloud = Ec2Provider(credentials=KEYS, settings={"image": "ami-12c6146b", **settings})
+    alone = {"image": "ami-12c6146b", "efa": "none", "buying": "none", "prices": "rate_card"}
+    cloud = Ec2Provider(credentials=KEYS, settings={**alone, **settings})
     return cloud, Stubber(cloud.session.ec2(REGION, attempts=1))
 
 
@@ -59,12 +60,6 @@ def test_committed_capacity_is_targeted_and_nothing_else():
     }
     assert "InstanceMarketOptions" not in parameters
     assert (parameters["MinCount"], parameters["MaxCount"]) == (2, 2)
-
-
-def test_a_capacity_block_names_its_market():
-    group = LaunchGroup("lau_1", 1, "p5.48xlarge", REGION, reservation_id="cr-0123456789abcdef0")
-    parameters = asked(group, capacity_blocks=["cr-0123456789abcdef0"])
-    assert parameters["InstanceMarketOptions"] == {"MarketType": "capacity-block"}
 
 
 def test_a_reservation_group_is_targeted_by_its_arn():
@@ -208,7 +203,7 @@ def test_no_answer_and_a_garbled_one(cause, error, doubtful):
     ],
 )
 def test_a_garbled_instance_type_names_its_field(item):
-    cloud = Ec2Provider(credentials=KEYS, settings={})
+    cloud, _stub = stubbed()
     stub = Stubber(cloud.session.ec2(REGION))
     stub.add_response("describe_instance_types", {"InstanceTypes": [item]})
     with stub, pytest.raises(BadAnswer, match=r"p5\.48xlarge lacks or garbles"):
@@ -216,7 +211,7 @@ def test_a_garbled_instance_type_names_its_field(item):
 
 
 def test_a_second_page_that_fails_fails_the_whole_catalog():
-    cloud = Ec2Provider(credentials=KEYS, settings={})
+    cloud, _stub = stubbed()
     stub = Stubber(cloud.session.ec2(REGION))
     stub.add_response("describe_instance_types", {"InstanceTypes": [], "NextToken": "more"})
     stub.add_client_error("describe_instance_types", "Unavailable", http_status_code=503)

@@ -7,12 +7,14 @@ from typing import Any, ClassVar
 
 from django.utils.translation import gettext_lazy as _
 
-from inventory.providers.aws import catalog, machines, network
+from inventory.providers.aws import capacity, catalog, launching, machines, network
 from inventory.providers.aws.errors import translated
 from inventory.providers.aws.session import AwsSession
 from inventory.providers.base import (
     AccountIdentity,
     Capability,
+    CapacityOffering,
+    CapacityRequest,
     Catalog,
     CredentialField,
     LaunchedInstance,
@@ -22,6 +24,7 @@ from inventory.providers.base import (
     Machine,
     OwnedResource,
     RegionInfo,
+    Reservation,
 )
 
 
@@ -33,10 +36,14 @@ class Ec2Provider:
     """
 
     kind: ClassVar[str] = "aws"
-    capabilities: ClassVar[frozenset[Capability]] = frozenset(
+    # Of an account at AWS; one at another endpoint has what its settings say.
+    capabilities: frozenset[Capability] = frozenset(
         {
+            Capability.PRICES,
             Capability.SPOT,
             Capability.COMMITTED_CAPACITY,
+            Capability.BUYABLE_CAPACITY,
+            Capability.IMAGES,
             Capability.GROUP_LAUNCH,
             Capability.FIREWALL,
             Capability.KEY_PAIRS,
@@ -57,6 +64,10 @@ class Ec2Provider:
 
     def __init__(self, *, credentials: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
         self.session = AwsSession(credentials, settings)
+        if not self.session.reads_prices:
+            self.capabilities -= {Capability.PRICES}
+        if not self.session.buys:
+            self.capabilities -= {Capability.BUYABLE_CAPACITY}
 
     def test_connection(self) -> AccountIdentity:
         with translated("get_caller_identity"):
@@ -80,7 +91,7 @@ class Ec2Provider:
         return network.prepare(self.session, request)
 
     def launch(self, group: LaunchGroup) -> Sequence[LaunchedInstance]:
-        return machines.launch(self.session, group)
+        return launching.launch(self.session, group)
 
     def find(self, *, region: str, tag: str, value: str) -> Sequence[Machine]:
         return machines.find(self.session, region, tag, value)
@@ -99,3 +110,14 @@ class Ec2Provider:
 
     def remove(self, resource: OwnedResource) -> None:
         machines.remove(self.session, resource)
+
+    def capacity_offerings(self, request: CapacityRequest) -> Sequence[CapacityOffering]:
+        return capacity.offerings(self.session, request)
+
+    def buy_capacity(
+        self, offering: CapacityOffering, *, client_token: str, tags: Mapping[str, str]
+    ) -> Reservation:
+        return capacity.buy(self.session, offering, client_token, tags)
+
+    def reservations(self, *, region: str) -> Sequence[Reservation]:
+        return list(capacity.reservations(self.session, region))

@@ -1,18 +1,19 @@
-"""What EC2 sells: GPU instance types and the zones that offer them.
+"""What EC2 sells: GPU instance types, the zones that offer them, and their prices.
 
-EC2 has no price or stock in these calls: prices come from a rate card, availability
-stays unknown. Types with a fraction of a GPU (``g6f``) are left out, since a node is
-the smallest unit that we promise.
+EC2 does not say what is in stock, so availability stays unknown. Types with a fraction of
+a GPU (``g6f``) are left out, since a node is the smallest unit that we promise.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from django.utils.translation import gettext as _
 
+from inventory.providers.aws import prices
+from inventory.providers.aws.prices import Price, SpotPrice
 from inventory.providers.aws.session import FILTER_VALUES, AwsSession
 from inventory.providers.base import (
     Catalog,
@@ -23,44 +24,94 @@ from inventory.providers.base import (
     ZoneInfo,
 )
 from inventory.providers.errors import BadAnswer
+from inventory.providers.fields import get
 
+# https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_InstanceTypeInfo.html
 USAGE_CLASSES = {
     "on-demand": PurchaseOption.ON_DEMAND,
     "spot": PurchaseOption.SPOT,
     "capacity-block": PurchaseOption.RESERVED,
 }
+TYPES, OFFERINGS, ZONES = (
+    "describe_instance_types",
+    "describe_instance_type_offerings",
+    "describe_availability_zones",
+)
 
 
 def read_catalog(session: AwsSession, region: str) -> Catalog:
-    """Return one region's GPU types and offers; raises when any page is missing or malformed."""
+    """Return one region's GPU types and offers; raises when any page is missing or malformed.
+
+    With prices, what the price list or the spot market does not know is no offer.
+    """
     types: list[InstanceTypeInfo] = []
-    classes: dict[str, list[str]] = {}
-    for item in session.pages(region, "describe_instance_types", "InstanceTypes"):
+    sold: dict[str, list[PurchaseOption]] = {}
+    for item in session.pages(region, TYPES, "InstanceTypes"):
         info = instance_type(item)
         if info is not None:
+            classes = get(item, "SupportedUsageClasses", list, action=TYPES, default=["on-demand"])
             types.append(info)
-            classes[info.name] = list(item.get("SupportedUsageClasses") or ["on-demand"])
-    zones = zones_by_type(session, region, classes)
+            sold[info.name] = [
+                USAGE_CLASSES[each] for each in dict.fromkeys(classes) if each in USAGE_CLASSES
+            ]
+    zones = zones_by_type(session, region, sold)
+    offered = {name: purchases for name, purchases in sold.items() if zones[name]}
+    on_demand: dict[str, Price] | None = None
+    spot: dict[str, SpotPrice] | None = None
+    if session.reads_prices:
+        on_demand = prices.on_demand(session, region, _with(offered, PurchaseOption.ON_DEMAND))
+        spot = prices.spot(session, region, _with(offered, PurchaseOption.SPOT))
     offers = tuple(
-        OfferInfo(
-            instance_type=info.name,
-            region=region,
-            zones=tuple(sorted(zones[info.name])),
-            purchase_option=USAGE_CLASSES[usage],
-        )
-        for info in types
-        for usage in classes[info.name]
-        if usage in USAGE_CLASSES and zones[info.name]
+        offer
+        for name, purchases in offered.items()
+        for purchase in purchases
+        for offer in _offers(name, region, purchase, zones[name], on_demand, spot)
     )
     return Catalog(region=describe_region(session, region), instance_types=tuple(types), offers=offers)
 
 
+def _with(offered: Mapping[str, list[PurchaseOption]], purchase: PurchaseOption) -> list[str]:
+    return [name for name, purchases in offered.items() if purchase in purchases]
+
+
+def _offers(
+    name: str,
+    region: str,
+    purchase: PurchaseOption,
+    zones: Iterable[str],
+    on_demand: Mapping[str, Price] | None,
+    spot: Mapping[str, SpotPrice] | None,
+) -> Iterator[OfferInfo]:
+    """Yield the offer of a type, with its price where we read prices; a block has one only when it is found."""
+    price: Price | None = None
+    if purchase == PurchaseOption.ON_DEMAND and on_demand is not None:
+        if name not in on_demand:
+            return
+        price = on_demand[name]
+    # An empty market is no market; then the offers stay without a price, and the poll says so.
+    if purchase == PurchaseOption.SPOT and spot:
+        if name not in spot:
+            return
+        price, zones = Price(spot[name].amount), spot[name].by_zone
+    yield OfferInfo(
+        instance_type=name,
+        region=region,
+        zones=tuple(sorted(zones)),
+        purchase_option=purchase,
+        price=price.amount if price else None,
+        currency=price.currency if price else "USD",
+    )
+
+
 def describe_region(session: AwsSession, region: str) -> RegionInfo:
     listing = {"Filters": [{"Name": "zone-type", "Values": ["availability-zone"]}]}
-    zones = session.pages(region, "describe_availability_zones", "AvailabilityZones", **listing)
+    zones = session.pages(region, ZONES, "AvailabilityZones", **listing)
     return RegionInfo(
         code=region,
-        zones=tuple(ZoneInfo(code=zone["ZoneName"], name=zone.get("ZoneId", "")) for zone in zones),
+        zones=tuple(
+            ZoneInfo(code=get(zone, "ZoneName", str, action=ZONES), name=zone.get("ZoneId", ""))
+            for zone in zones
+        ),
     )
 
 
@@ -70,13 +121,14 @@ def zones_by_type(session: AwsSession, region: str, names: Iterable[str]) -> dic
     for start in range(0, len(ordered), FILTER_VALUES):
         offerings = session.pages(
             region,
-            "describe_instance_type_offerings",
+            OFFERINGS,
             "InstanceTypeOfferings",
             LocationType="availability-zone",
             Filters=[{"Name": "instance-type", "Values": ordered[start : start + FILTER_VALUES]}],
         )
         for offering in offerings:
-            found[offering["InstanceType"]].add(offering["Location"])
+            zone = get(offering, "Location", str, action=OFFERINGS)
+            found[get(offering, "InstanceType", str, action=OFFERINGS)].add(zone)
     return found
 
 

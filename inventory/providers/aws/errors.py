@@ -31,9 +31,11 @@ NO_CAPACITY = {
     "InsufficientReservedInstanceCapacity",
     "ReservationCapacityExceeded",
     "SpotMaxPriceTooLow",
+    "UnfulfillableCapacity",
 }
 QUOTA = {
     "AddressLimitExceeded",
+    "CapacityReservationLimitExceeded",
     "InstanceLimitExceeded",
     "MaxSpotInstanceCountExceeded",
     "ResourceLimitExceeded",
@@ -72,10 +74,27 @@ THROTTLED = {
     "ThrottlingException",
     "TooManyRequestsException",
 }
-GONE = {"ParameterNotFound", "InvalidAMIID.Unavailable"}
+GONE = {"InvalidAMIID.Unavailable", "NotFoundException", "ParameterNotFound"}
 # The call may or may not have taken effect; AWS asks to try again.
-INTERNAL = {"InternalError", "InternalFailure", "ServerInternal", "ServiceUnavailable", "Unavailable"}
-LATER = {"DependencyViolation", "IncorrectInstanceState", "IncorrectState", "ResourceInUse", "VolumeInUse"}
+INTERNAL = {
+    "InternalError",
+    "InternalErrorException",
+    "InternalFailure",
+    "ServerInternal",
+    "ServiceUnavailable",
+    "Unavailable",
+}
+LATER = {
+    "DependencyViolation",
+    "ExpiredNextTokenException",
+    "IncorrectInstanceState",
+    "IncorrectState",
+    "InvalidCapacityReservationState",  # a reservation that has not begun
+    "InvalidNextTokenException",
+    "InvalidPaginationToken",
+    "ResourceInUse",
+    "VolumeInUse",
+}
 
 DEFAULT_RETRY_AFTER = 30.0
 
@@ -100,8 +119,20 @@ def translated(action: str) -> Iterator[None]:
         raise BadAnswer(
             _("%(action)s: the answer is not what AWS describes.") % {"action": action}
         ) from error
+    except boto.PaginationError as error:
+        raise BadAnswer(_("%(action)s: the same page came twice.") % {"action": action}) from error
     except boto.BotoCoreError as error:
         raise ProviderError(f"{action}: {error}") from error
+
+
+@contextmanager
+def before_the_call() -> Iterator[None]:
+    """Within, only reads are made: whatever fails, nothing was launched or bought yet."""
+    try:
+        yield
+    except ProviderError as error:
+        error.doubtful = False
+        raise
 
 
 def from_client_error(error: Any, action: str) -> ProviderError:

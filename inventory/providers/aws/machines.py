@@ -1,30 +1,29 @@
-"""Launching, reading and ending EC2 instances, and finding everything that is ours."""
+"""Reading and ending EC2 instances, and finding everything that is ours.
+
+States: https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/ec2-instance-lifecycle.html
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
-
-from django.utils.translation import gettext as _
 
 from inventory.providers.aws import network
 from inventory.providers.aws.errors import translated
-from inventory.providers.aws.session import FILTER_VALUES, AwsSession, tag_list, tags_of, utc
+from inventory.providers.aws.session import FILTER_VALUES, AwsSession, tags_of, utc
 from inventory.providers.base import (
     TAG_ALLOCATION,
     TAG_LEASE,
     TAG_SITE,
     TAG_TOKEN,
-    LaunchedInstance,
-    LaunchGroup,
     Machine,
     MachineState,
     OwnedResource,
-    PurchaseOption,
     ResourceKind,
 )
-from inventory.providers.cloud_init import user_data
-from inventory.providers.errors import BadAnswer, NotFound, ProviderError
+from inventory.providers.errors import NotFound
+from inventory.providers.fields import get
 
 STATES = {
     "pending": MachineState.PENDING,
@@ -34,92 +33,8 @@ STATES = {
     "stopped": MachineState.STOPPING,
     "terminated": MachineState.TERMINATED,
 }
-TAGGED_AT_LAUNCH = ("instance", "volume", "network-interface")
+INSTANCES, STATUS = "describe_instances", "describe_instance_status"
 OUR_TAGS: dict[str, Any] = {"Name": "tag-key", "Values": [TAG_SITE, TAG_LEASE, TAG_ALLOCATION, TAG_TOKEN]}
-
-
-def launch(session: AwsSession, group: LaunchGroup) -> list[LaunchedInstance]:
-    """Run the group's instances in one call that is never repeated here."""
-    parameters = launch_parameters(session, group)
-    with translated("run_instances"):
-        answer = session.ec2(group.region, attempts=1).run_instances(**parameters)
-    launched = [
-        LaunchedInstance(
-            id=item["InstanceId"],
-            zone=(item.get("Placement") or {}).get("AvailabilityZone", ""),
-            raw_state=(item.get("State") or {}).get("Name", ""),
-        )
-        for item in answer.get("Instances") or []
-    ]
-    if len(launched) != group.count:
-        raise BadAnswer(
-            _("run_instances: %(got)s of %(wanted)s instances in the answer.")
-            % {"got": len(launched), "wanted": group.count}
-        )
-    return launched
-
-
-def launch_parameters(session: AwsSession, group: LaunchGroup) -> dict[str, Any]:
-    """Return the parameters of RunInstances.
-
-    A reservation is targeted, and nothing else is allowed: EC2 then fails rather than
-    buying on demand. Without one, preference *none* keeps an on-demand launch from
-    using up capacity that is reserved for another lease.
-    """
-    all_tags = tag_list({**group.tags, TAG_TOKEN: group.client_token})
-    parameters: dict[str, Any] = {
-        "ImageId": image_id(session, group.region, group.image),
-        "InstanceType": group.instance_type,
-        "MinCount": group.count,
-        "MaxCount": group.count,
-        "ClientToken": group.client_token,
-        "TagSpecifications": [{"ResourceType": kind, "Tags": all_tags} for kind in TAGGED_AT_LAUNCH],
-        "MetadataOptions": {"HttpTokens": "required", "HttpEndpoint": "enabled"},
-        "CapacityReservationSpecification": {"CapacityReservationPreference": "none"},
-    }
-    if group.zone:
-        parameters["Placement"] = {"AvailabilityZone": group.zone}
-        if subnet := (session.settings.get("subnets") or {}).get(group.zone):
-            parameters["SubnetId"] = subnet
-    if group.firewall_id:
-        parameters["SecurityGroupIds"] = [group.firewall_id]
-    if group.key_name:
-        parameters["KeyName"] = group.key_name
-    if data := user_data(group.ssh_public_keys, group.user_data):
-        parameters["UserData"] = data
-    if group.reservation_id:
-        by_arn = group.reservation_id.startswith("arn:")
-        name = "CapacityReservationResourceGroupArn" if by_arn else "CapacityReservationId"
-        parameters["CapacityReservationSpecification"] = {
-            "CapacityReservationTarget": {name: group.reservation_id}
-        }
-        if group.reservation_id in (session.settings.get("capacity_blocks") or []):
-            parameters["InstanceMarketOptions"] = {"MarketType": "capacity-block"}
-    elif group.purchase_option == PurchaseOption.SPOT:
-        parameters["InstanceMarketOptions"] = {
-            "MarketType": "spot",
-            "SpotOptions": {"SpotInstanceType": "one-time", "InstanceInterruptionBehavior": "terminate"},
-        }
-    return parameters
-
-
-def image_id(session: AwsSession, region: str, image: str) -> str:
-    """Return the AMI id of an image: one itself, or what an SSM parameter (``/…``, ``ssm:…``) holds now.
-
-    Without an image, the account's own for the region, by id or by SSM parameter.
-    """
-    image = image or session.by_region("image", region)
-    if image and not image.startswith(("/", "ssm:")):
-        return image
-    parameter = image.removeprefix("ssm:") or session.by_region("image_ssm_parameter", region)
-    if not parameter:
-        raise ProviderError(
-            _("No image for %(region)s: set “image” or “image_ssm_parameter” on the account.")
-            % {"region": region}
-        )
-    with translated("get_parameter"):
-        answer = session.client("ssm", region).get_parameter(Name=parameter)
-    return str(answer["Parameter"]["Value"])
 
 
 def find(session: AwsSession, region: str, tag: str, value: str) -> list[Machine]:
@@ -152,9 +67,9 @@ def reclaim(session: AwsSession, region: str, ids: Sequence[str]) -> None:
 def list_owned(session: AwsSession, region: str) -> Iterator[OwnedResource]:
     """Yield instances, volumes, addresses, security groups and keys with one of our tags."""
     ours = {"Filters": [OUR_TAGS]}
-    for reservation in session.pages(region, "describe_instances", "Reservations", **ours):
+    for reservation in session.pages(region, INSTANCES, "Reservations", **ours):
         for item in reservation.get("Instances") or []:
-            if item["State"]["Name"] != "terminated":
+            if get(item, "State.Name", str, action=INSTANCES) != "terminated":
                 yield _owned(ResourceKind.INSTANCE, region, item, "InstanceId", "LaunchTime")
     for item in session.pages(region, "describe_volumes", "Volumes", **ours):
         yield _owned(ResourceKind.VOLUME, region, item, "VolumeId", "CreateTime")
@@ -195,18 +110,18 @@ def _terminate(session: AwsSession, region: str, ids: Sequence[str]) -> None:
 
 
 def _instances(session: AwsSession, region: str, filters: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    for reservation in session.pages(region, "describe_instances", "Reservations", Filters=filters):
+    for reservation in session.pages(region, INSTANCES, "Reservations", Filters=filters):
         yield from reservation.get("Instances") or []
 
 
 def _with_status(session: AwsSession, region: str, items: list[dict[str, Any]]) -> list[Machine]:
-    running = [item["InstanceId"] for item in items if item["State"]["Name"] == "running"]
+    machines = [_machine(region, item) for item in items]
     status: dict[str, bool | None] = {}
-    for chunk in _chunks(running):
-        checks = session.pages(region, "describe_instance_status", "InstanceStatuses", InstanceIds=chunk)
+    for chunk in _chunks(machine.id for machine in machines if machine.raw_state == "running"):
+        checks = session.pages(region, STATUS, "InstanceStatuses", InstanceIds=chunk)
         for check in checks:
-            status[check["InstanceId"]] = _healthy(check)
-    return [_machine(region, item, status.get(item["InstanceId"])) for item in items]
+            status[get(check, "InstanceId", str, action=STATUS)] = _healthy(check)
+    return [replace(machine, status_ok=status.get(machine.id)) for machine in machines]
 
 
 def _healthy(check: dict[str, Any]) -> bool | None:
@@ -216,20 +131,19 @@ def _healthy(check: dict[str, Any]) -> bool | None:
     return False if "impaired" in answers else None
 
 
-def _machine(region: str, item: dict[str, Any], status_ok: bool | None) -> Machine:
-    raw = item["State"]["Name"]
+def _machine(region: str, item: dict[str, Any]) -> Machine:
+    raw = get(item, "State.Name", str, action=INSTANCES)
     return Machine(
-        id=item["InstanceId"],
+        id=get(item, "InstanceId", str, action=INSTANCES),
         region=region,
         state=STATES.get(raw, MachineState.UNKNOWN),
         raw_state=raw,
-        zone=(item.get("Placement") or {}).get("AvailabilityZone", ""),
+        zone=get(item, "Placement.AvailabilityZone", str, action=INSTANCES, default=""),
         instance_type=item.get("InstanceType", ""),
         public_ip=item.get("PublicIpAddress") or "",
         private_ip=item.get("PrivateIpAddress") or "",
         tags=tags_of(item),
         launched_at=utc(item.get("LaunchTime")),
-        status_ok=status_ok,
         reason=(item.get("StateReason") or {}).get("Message") or item.get("StateTransitionReason") or "",
     )
 
@@ -240,7 +154,7 @@ def _owned(
     state = item.get("State") or ""
     return OwnedResource(
         kind=kind,
-        id=item[id_field],
+        id=get(item, id_field, str, action="list_owned"),
         region=region,
         tags=tags_of(item),
         created_at=utc(item.get(time_field)) if time_field else None,

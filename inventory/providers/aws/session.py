@@ -13,7 +13,7 @@ from botocore.config import Config
 from django.utils.translation import gettext as _
 
 from inventory.providers.aws.errors import translated
-from inventory.providers.errors import AuthFailed, ProviderError
+from inventory.providers.errors import AuthFailed, BadAnswer, ProviderError
 
 CONNECT_TIMEOUT = 5  # seconds
 READ_TIMEOUT = 30
@@ -25,6 +25,9 @@ LOADER: Any = botocore.loaders.create_loader()
 
 # What EC2 takes as values of one filter.
 FILTER_VALUES = 100
+# Partitions that have neither the Price List nor the same account as the rest of AWS:
+# https://docs.aws.amazon.com/awsaccountbilling/latest/aboutv2/using-price-list-query-api.html
+WITHOUT_PRICE_LIST = ("us-gov-", "cn-", "us-iso", "eu-isoe-", "eusc-")
 
 
 class AwsSession:
@@ -39,7 +42,14 @@ class AwsSession:
     - ``image_ssm_parameter``: an SSM parameter that holds an AMI id
     - ``vpc_id``: a VPC id, or one per region as an object (default: the default VPC)
     - ``subnets``: an object from zone to subnet id (default: the zone's default subnet)
-    - ``capacity_blocks``: reservation ids that are Capacity Blocks for ML
+    - ``placement_groups``: an object from zone to a placement group of yours
+    - ``prices``: ``api`` or ``rate_card`` (GovCloud and China have no price list)
+    - ``buying``: ``api`` or ``none``: reservations are found, bought and looked up by API
+    - ``efa``: ``primary`` (one EFA on the first network card), ``all`` (one on each; such a
+      machine has no public address) or ``none``
+
+    The last three are ``api``, ``api`` and ``primary`` at AWS. At another endpoint they are
+    off unless they are set, since hardly any has these calls.
     """
 
     def __init__(self, credentials: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
@@ -57,12 +67,40 @@ class AwsSession:
             aws_session_token=credentials.get("session_token") or None,
         )
         self._clients: dict[tuple[str, str, int], Any] = {}
+        # What does not change while it is used: see launching.
+        self.known: dict[tuple[str, str, str], Any] = {}
 
     @property
     def home_region(self) -> str:
         """The region for calls that are not about one region."""
         regions = self.configured_regions()
         return regions[0] if regions else "us-east-1"
+
+    @property
+    def _at_aws(self) -> bool:
+        return not self.settings.get("endpoint_url")
+
+    @property
+    def reads_prices(self) -> bool:
+        listed = self._at_aws and not self.home_region.startswith(WITHOUT_PRICE_LIST)
+        return self._choice("prices", "api" if listed else "rate_card", "api", "rate_card") == "api"
+
+    @property
+    def buys(self) -> bool:
+        return self._choice("buying", "api" if self._at_aws else "none", "api", "none") == "api"
+
+    @property
+    def efa(self) -> str:
+        return self._choice("efa", "primary" if self._at_aws else "none", "primary", "all", "none")
+
+    def _choice(self, name: str, default: str, *allowed: str) -> str:
+        value = self.settings.get(name) or default
+        if value not in allowed:
+            raise ProviderError(
+                _("The account setting “%(name)s” must be one of: %(allowed)s.")
+                % {"name": name, "allowed": ", ".join(allowed)}
+            )
+        return str(value)
 
     def configured_regions(self) -> list[str]:
         regions = self.settings.get("regions") or []
@@ -73,7 +111,24 @@ class AwsSession:
     def by_region(self, name: str, region: str) -> str:
         """Return a setting that is one value, or an object with one value per region."""
         value = self.settings.get(name) or ""
-        return str(value.get(region, "") if isinstance(value, Mapping) else value)
+        if isinstance(value, Mapping):
+            value = value.get(region) or ""
+        if not isinstance(value, str):
+            raise ProviderError(
+                _("The account setting “%(name)s” must be a text, or an object with one text per region.")
+                % {"name": name}
+            )
+        return value
+
+    def by_zone(self, name: str, zone: str) -> str:
+        """Return a setting that is an object with one value per zone."""
+        values = self.settings.get(name) or {}
+        value = (values.get(zone) or "") if isinstance(values, Mapping) else None
+        if not isinstance(value, str):
+            raise ProviderError(
+                _("The account setting “%(name)s” must be an object with one text per zone.") % {"name": name}
+            )
+        return value
 
     def client(self, service: str, region: str, *, attempts: int = ATTEMPTS) -> Any:
         key = (service, region, attempts)
@@ -94,15 +149,27 @@ class AwsSession:
     def ec2(self, region: str, *, attempts: int = ATTEMPTS) -> Any:
         return self.client("ec2", region, attempts=attempts)
 
-    def pages(self, region: str, operation: str, result: str, **parameters: Any) -> Iterator[dict[str, Any]]:
-        """Yield every item of every page of an EC2 listing; a few listings have one page only."""
+    def pages(
+        self, region: str, operation: str, result: str, *, service: str = "ec2", **parameters: Any
+    ) -> Iterator[Any]:
+        """Yield every item of every page of a listing; a few listings have one page only.
+
+        Items of EC2 are objects as its description says; of others they are left as they came.
+        """
         with translated(operation):
-            ec2 = self.ec2(region)
-            if not ec2.can_paginate(operation):
-                yield from getattr(ec2, operation)(**parameters).get(result) or []
-                return
-            for page in ec2.get_paginator(operation).paginate(**parameters):
-                yield from page.get(result) or []
+            client = self.client(service, region)
+            pages = (
+                client.get_paginator(operation).paginate(**parameters)
+                if client.can_paginate(operation)
+                else [getattr(client, operation)(**parameters)]
+            )
+            for page in pages:
+                items = page.get(result) or []
+                if not isinstance(items, list):
+                    raise BadAnswer(
+                        _("%(action)s: “%(field)s” is no list.") % {"action": operation, "field": result}
+                    )
+                yield from items
 
 
 def tag_list(tags: Mapping[str, str]) -> list[dict[str, str]]:
