@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import os
 import resource
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -31,7 +32,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import psycopg
 
-from benchmarks.fleet import NOW, _url, median, report, say, scratch
+from benchmarks.fleet import BASE_DIR, NOW, _url, median, report, say, scratch
 
 PURCHASES = ("on_demand", "spot")
 ZONES = ("a", "b", "c")
@@ -73,11 +74,14 @@ def main() -> None:
     parser.add_argument("--regions", type=int, default=20)
     parser.add_argument("--runs", type=int, default=3, help="of each; the median counts")
     parser.add_argument("--accounts", type=int, default=10, help="polled in parallel")
+    parser.add_argument("--only", choices=("writes", "parallel"), help="leave the other part out")
     parser.add_argument("--latency", type=float, default=0.5, help="seconds for each region of those")
     options = parser.parse_args()
     with scratch(nodes=10, allocations=20) as raw:
-        measure(raw, options)
-        parallel(options)
+        if options.only != "parallel":
+            measure(raw, options)
+        if options.only != "writes":
+            parallel(options)
 
 
 def measure(raw, options) -> None:
@@ -271,7 +275,78 @@ def counts() -> int:
 
 
 def parallel(options) -> None:
-    """Poll one account, then all, through a worker with a process for each."""
+    """Poll one account, then all at once, through a worker with a process for each."""
+    from django.db import connections
+
+    from inventory.models import PollRun, ProviderAccount
+    from inventory.tasks import poll_due
+    from portal.celery import app
+    from portal.common.crypto import encrypt
+
+    regions = [f"slow-{number}" for number in range(4)]
+    ProviderAccount.objects.update(enabled=False)
+    with superuser() as connection:
+        connection.execute(
+            """
+            INSERT INTO inventory_provider (id, slug, name, kind)
+            SELECT 100 + n, 'slow-' || n, 'Slow ' || n, 'memory' FROM generate_series(1, %(n)s) n
+            """,
+            {"n": options.accounts},
+        )
+        # Rows that were filled in carry ids that the sequences do not know of.
+        for table in ("region", "provideraccount"):
+            connection.execute(f"SELECT setval(pg_get_serial_sequence('inventory_{table}', 'id'), 10000)")
+    accounts = [
+        ProviderAccount.objects.create(
+            provider_id=100 + number,
+            name=f"slow {number}",
+            enabled=False,
+            credentials=encrypt({"key": "an-example-key"}),
+            options={"regions": regions, "latency": options.latency},
+        )
+        for number in range(1, options.accounts + 1)
+    ]
+    app.conf.broker_url = os.environ["REDIS_URL"]
+    say(f"starting a worker with {options.accounts} processes")
+    worker = subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.polling_cloud", "--concurrency", str(options.accounts)],
+        cwd=BASE_DIR,
+        start_new_session=True,
+    )
+
+    def poll(count: int) -> float:
+        chosen = [account.pk for account in accounts[:count]]
+        ProviderAccount.objects.filter(pk__in=chosen).update(enabled=True, next_poll_at=None)
+        before = PollRun.objects.exclude(finished_at=None).count()
+        started = time.perf_counter()
+        poll_due()
+        while PollRun.objects.exclude(finished_at=None).count() < before + count * len(regions):
+            if worker.poll() is not None or time.perf_counter() - started > 120:
+                raise RuntimeError("The workers did not poll.")
+            time.sleep(0.02)
+        took = time.perf_counter() - started
+        while ProviderAccount.objects.exclude(claim_token=None).exists():
+            time.sleep(0.02)
+        ProviderAccount.objects.update(enabled=False)
+        return took
+
+    try:
+        poll(options.accounts)  # the workers come up, and load what they need
+        alone = [poll(1) for _run in range(options.runs)]
+        together = [poll(options.accounts) for _run in range(options.runs)]
+    finally:
+        worker.terminate()
+        worker.wait(30)
+        connections.close_all()
+    report(
+        f"polling: {options.accounts} accounts at once beside one",
+        median(together),
+        median(alone),
+        "seconds",
+        regions_each=len(regions),
+        latency=options.latency,
+        one_after_another=round(median(alone) * options.accounts, 2),
+    )
 
 
 if __name__ == "__main__":

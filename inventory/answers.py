@@ -235,7 +235,8 @@ class _Offers:
     def __init__(
         self, region: Region, types: _Types, priced: bool, currency: str, problems: Problems
     ) -> None:
-        self.region, self.types, self.priced, self.currency = region, types, priced, currency
+        self.code, self.region_id = region.code, region.pk
+        self.types, self.priced, self.currency = types, priced, currency
         self.problems = problems
         self.unlisted: set[str] = set()
         self._rows: dict[tuple[int, str], OfferRow] = {}
@@ -258,7 +259,7 @@ class _Offers:
             if offer.instance_type not in self.types.listed and offer.instance_type not in self.types.known:
                 self.unlisted.add(one_line(offer.instance_type))
             return ""
-        if offer.region != self.region.code:
+        if offer.region != self.code:
             return _("is for region %(other)s") % {"other": one_line(offer.region)}
         if offer.purchase_option not in PURCHASES:
             return _("has the unknown purchase option “%(text)s”") % {"text": one_line(offer.purchase_option)}
@@ -275,13 +276,18 @@ class _Offers:
             # What is reserved for a time is priced when it is looked for: base.CapacityOffering.
             if self.priced and offer.purchase_option != Offer.Purchase.RESERVED:
                 return _("has no price")
-        elif problem := self._price_problem(price, offer.currency):
-            return problem
-        else:
-            price = ledger(price)
+        elif not isinstance(price, Decimal) or not price.is_finite():
+            return _("has a price that is not a number: %(price)s") % {"price": one_line(price)}
+        elif not 0 < price < HIGHEST_PRICE or not (price := ledger(price)):
+            return _("has an impossible price: %(price)s") % {"price": one_line(offer.price)}
+        elif offer.currency != self.currency and str(offer.currency).upper() != self.currency:
+            return _(
+                "is priced in “%(theirs)s”, but the account is billed in %(ours)s: "
+                "if that changed, set “currency” in the account’s options"
+            ) % {"theirs": one_line(offer.currency), "ours": self.currency}
         purchase = str(offer.purchase_option)
         row = OfferRow(
-            type_id, self.region.pk, purchase, str(offer.availability), zones, price, self.currency
+            type_id, self.region_id, purchase, str(offer.availability), zones, price, self.currency
         )
         key = (type_id, purchase)
         earlier = self._rows.setdefault(key, row)
@@ -290,20 +296,6 @@ class _Offers:
                 return _("is listed twice")
             self._contradicted.add(key)
             return _("is listed twice, and differently")
-        return ""
-
-    def _price_problem(self, price: Any, currency: Any) -> str:
-        if not isinstance(price, Decimal) or not price.is_finite():
-            return _("has a price that is not a number: %(price)s") % {"price": one_line(price)}
-        if not 0 < price < HIGHEST_PRICE or not ledger(price):
-            return _("has an impossible price: %(price)s") % {"price": one_line(price)}
-        if currency == self.currency:
-            return ""
-        if not isinstance(currency, str) or currency.upper() != self.currency:
-            return _(
-                "is priced in “%(theirs)s”, but the account is billed in %(ours)s: "
-                "if that changed, set “currency” in the account’s options"
-            ) % {"theirs": one_line(currency), "ours": self.currency}
         return ""
 
     def agreed(self) -> tuple[OfferRow, ...]:
