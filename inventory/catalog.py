@@ -15,6 +15,7 @@ from django.db.models.functions import Cast
 from inventory.gpu_names import forget_answered, normalise
 from inventory.models import GpuModel, GpuSpelling, InstanceType, Provider
 from inventory.rate_cards import ImportResult, read_card, store_card
+from inventory.shipped_prices import add_older_prices, card_date
 from inventory.shipped_software import load_software
 from inventory.software import architecture_of
 from portal.accounts.models import Event
@@ -54,9 +55,9 @@ class Shipped:
 def load_shipped(*, now: datetime) -> Shipped:
     """Add what ships with Sublet and is not there yet; never change what staff or a poll wrote.
 
-    Prices are US dollars per hour of a whole instance, of the dates in
-    ``inventory/data/README.md``, and are given only to offers without a price. Doing it
-    again changes nothing.
+    Prices are US dollars per hour of a whole instance, from the dates in
+    ``inventory/data/cards.csv`` on, and are given only to offers that never had one.
+    Doing it again changes nothing.
     """
     with durable():
         facts = load_facts()
@@ -66,7 +67,10 @@ def load_shipped(*, now: datetime) -> Shipped:
                 continue
             with shipped_card(provider.slug).open("rb") as file:
                 lines = read_card(provider=provider, file=file)
-            cards[provider.slug] = store_card(provider=provider, lines=lines, now=now, only_missing=True)
+            cards[provider.slug] = store_card(
+                provider=provider, lines=lines, now=card_date(provider.slug) or now, only_missing=True
+            )
+            add_older_prices(provider=provider)
         stacks, images = load_software()
     return replace(facts, stacks=stacks, images=images, cards=cards)
 

@@ -91,7 +91,9 @@ def write_offers(
     keeps the stored one. Nothing is deleted: leases, prices and quotes refer to offers.
     Call :func:`lock_catalog` first.
 
-    A changed price ends the old price point at ``now`` and begins a new one. A second
+    Where a complete poll no longer lists an offer, the price that an API told for it ends;
+    one from a rate card stays. A changed price ends the old price point at ``now`` and
+    begins a new one. A second
     price for the very moment at which the current one began replaces it, and so does one
     from before that moment, where a clock was put back: no period is ever empty.
     """
@@ -118,13 +120,15 @@ def write_offers(
             return Written(0, 0, 0)
         cursor.execute("ANALYZE changed_offer")
         cursor.execute(COUNT)
-        added, changed, prices, repriced = cursor.fetchone()
+        added, changed, prices, repriced, ended = cursor.fetchone()
         if added:
             cursor.execute(ADD, values)
         if changed or repriced:
             cursor.execute(CHANGE, values)
         if repriced:
             _new_points(cursor, values, repriced)
+        if ended:
+            cursor.execute(END, values)
     return Written(added, changed, prices)
 
 
@@ -179,6 +183,7 @@ DIFFERENT = f"""
 CREATE TEMP TABLE changed_offer ON COMMIT DROP AS
 SELECT * FROM (
     SELECT n.*, o.id, n.purchase IS NULL AS gone,
+        n.purchase IS NULL AND o.price IS NOT NULL AND o.price_source = 'api' AS ended,
         %(polled)s AND (o.id IS NULL OR (o.availability, o.zones, o.account_id)
             IS DISTINCT FROM (n.availability, n.zones, %(account)s::bigint)) AS signal,
         n.price IS NOT NULL AND (o.price IS NULL OR NOT %(only_missing)s)
@@ -187,7 +192,8 @@ SELECT * FROM (
     FULL JOIN (SELECT * FROM inventory_offer WHERE region_id = ANY(%(regions)s)) AS o
         ON o.instance_type_id = n.instance_type_id AND o.region_id = n.region_id AND o.purchase = n.purchase
     WHERE CASE
-        WHEN n.purchase IS NULL THEN %(complete)s AND o.availability <> 'unavailable' AND (
+        WHEN n.purchase IS NULL THEN %(complete)s AND (
+            o.availability <> 'unavailable' OR o.price_source = 'api') AND (
             o.account_id = %(account)s OR (%(alone)s AND (o.account_id IS NULL OR NOT EXISTS (
                 SELECT FROM inventory_provideraccount a WHERE a.id = o.account_id AND a.enabled))))
         ELSE NOT %(polled)s OR o.id IS NULL OR o.account_id IS NULL OR o.account_id = %(account)s
@@ -199,7 +205,8 @@ WHERE id IS NULL OR gone OR signal OR priced
 
 COUNT = """
 SELECT count(*) FILTER (WHERE id IS NULL), count(*) FILTER (WHERE id IS NOT NULL AND (signal OR gone)),
-    count(*) FILTER (WHERE priced), count(*) FILTER (WHERE id IS NOT NULL AND priced)
+    count(*) FILTER (WHERE priced), count(*) FILTER (WHERE id IS NOT NULL AND priced),
+    count(*) FILTER (WHERE ended)
 FROM changed_offer
 """
 
@@ -223,10 +230,10 @@ UPDATE inventory_offer o SET
     availability = CASE WHEN c.gone THEN 'unavailable' WHEN c.signal THEN c.availability ELSE o.availability END,
     zones = CASE WHEN c.signal AND NOT c.gone THEN c.zones ELSE o.zones END,
     account_id = CASE WHEN c.signal OR c.gone THEN %(account)s ELSE o.account_id END,
-    price = CASE WHEN c.priced THEN c.price ELSE o.price END,
+    price = CASE WHEN c.priced THEN c.price WHEN NOT c.ended THEN o.price END,
     currency = CASE WHEN c.priced THEN c.currency ELSE o.currency END,
-    price_source = CASE WHEN c.priced THEN %(source)s ELSE o.price_source END,
-    price_seen_at = CASE WHEN c.priced THEN %(now)s ELSE o.price_seen_at END,
+    price_source = CASE WHEN c.priced THEN %(source)s WHEN c.ended THEN '' ELSE o.price_source END,
+    price_seen_at = CASE WHEN c.priced THEN %(now)s WHEN NOT c.ended THEN o.price_seen_at END,
     changed_at = %(now)s
 FROM changed_offer c WHERE o.id = c.id
 """
@@ -258,4 +265,15 @@ SELECT c.id, c.price, c.currency, %(source)s, tstzrange(%(now)s, NULL, '[)')
 FROM changed_offer c
 WHERE c.id IS NOT NULL AND c.priced AND NOT EXISTS (
     SELECT FROM inventory_pricepoint p WHERE p.offer_id = c.id AND upper_inf(p.period))
+"""
+
+# The prices of withdrawn offers; one that began at this very moment never held.
+END = """
+WITH never AS (
+    DELETE FROM inventory_pricepoint p USING changed_offer c
+    WHERE p.offer_id = c.id AND c.ended AND upper_inf(p.period) AND lower(p.period) >= %(now)s
+)
+UPDATE inventory_pricepoint p SET period = tstzrange(lower(p.period), %(now)s, '[)')
+FROM changed_offer c
+WHERE p.offer_id = c.id AND c.ended AND upper_inf(p.period) AND lower(p.period) < %(now)s
 """

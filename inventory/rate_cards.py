@@ -123,7 +123,10 @@ def read_card(*, provider: Provider, file: BinaryIO) -> list[CardLine]:
 def store_card(
     *, provider: Provider, lines: Sequence[CardLine], now: datetime, only_missing: bool = False
 ) -> ImportResult:
-    """Part: write checked lines; with ``only_missing``, only to offers without a price."""
+    """Part: write checked lines as prices from ``now`` on, which may be the date of an old card.
+
+    With ``only_missing``, only to offers that never had a price.
+    """
     require_transaction()
     lock_catalog(provider.pk)
     codes = {line.region for line in lines}
@@ -132,6 +135,13 @@ def store_card(
     regions = dict(Region.objects.filter(provider=provider, code__in=codes).values_list("code", "pk"))
 
     rows = list(_offers(lines, regions))
+    if only_missing:
+        had_prices = set(
+            Offer.objects.filter(region__in=regions.values(), price=None, price_points__isnull=False)
+            .values_list("instance_type", "region", "purchase")
+            .distinct()
+        )
+        rows = [row for row in rows if row[:3] not in had_prices]
     written = write_offers(
         rows=rows, regions=regions.values(), source=RATE_CARD, now=now, only_missing=only_missing
     )

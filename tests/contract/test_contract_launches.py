@@ -155,7 +155,9 @@ def test_a_throttled_launch_waits_as_long_as_it_was_told(stage: Stage, counterpa
 
 
 @refuses(Refusal.CREDENTIALS)
-def test_a_launch_that_is_not_allowed_calls_staff_and_waits_for_them(stage: Stage, counterpart: Counterpart) -> None:
+def test_a_launch_that_is_not_allowed_calls_staff_and_waits_for_them(
+    stage: Stage, counterpart: Counterpart
+) -> None:
     lease = stage.book()
     counterpart.refuse_launches(Refusal.CREDENTIALS)
     stage.begin(lease)
