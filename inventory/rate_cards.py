@@ -100,7 +100,7 @@ def import_prices(
 def read_card(*, provider: Provider, file: BinaryIO) -> list[CardLine]:
     """Return the checked lines of a card; raises :class:`RateCardError` naming every bad one."""
     types = dict(InstanceType.objects.filter(provider=provider).values_list("name", "pk"))
-    reader = csv.reader(io.StringIO(_text(file)), strict=True)
+    reader = csv.reader(io.StringIO(read_text(file)), strict=True)
     try:
         columns = _header(next(reader, []))
         card = _Card(provider, types, columns)
@@ -162,7 +162,8 @@ def _offers(lines: Sequence[CardLine], regions: dict[str, int]) -> Iterator[Offe
             yield OfferRow(*place, Offer.Purchase.SPOT.value, price=line.spot)
 
 
-def _text(file: BinaryIO) -> str:
+def read_text(file: BinaryIO) -> str:
+    """Return a CSV file's text; raises :class:`RateCardError` for one that is empty, too large or not UTF-8."""
     data = file.read(MAX_BYTES + 1)
     if len(data) > MAX_BYTES:
         raise RateCardError([(0, _("The file is larger than %(mb)s MB.") % {"mb": MAX_BYTES // 2**20})])

@@ -111,6 +111,8 @@ SUBLET_PROBE_ADDRESSES = env.list("SUBLET_PROBE_ADDRESSES", default=[])
 # on a shared cloud account are never touched. Empty: a name made once and kept in the database. A copy
 # of the database needs a name of its own before its workers start.
 SUBLET_SITE_ID = env.str("SUBLET_SITE_ID", default="")
+# The folder of the scripts that hand over and wipe own servers (docs/providers/metal.md). Empty: none run.
+SUBLET_HOOKS = env.str("SUBLET_HOOKS", default="")
 # Whether a new organization may book at once, or waits until staff have approved it.
 SUBLET_AUTO_APPROVE = env.bool("SUBLET_AUTO_APPROVE", default=SUBLET_LOCAL)
 SUBLET_CURRENCY = env.str("SUBLET_CURRENCY", default="USD")

@@ -192,7 +192,8 @@ class LaunchGroup:
     ``reservation_id`` the launch targets that committed capacity and never falls back to
     on-demand, which would pay twice. ``client_token`` names the whole group and is also
     put in the tag :data:`TAG_TOKEN` of every machine (:mod:`~inventory.providers.naming`
-    where the vendor has names only). An empty ``image`` means the account's own default, an empty
+    where the vendor has names only). ``node`` is our own name of the node where there is
+    one: own metal is picked by it. An empty ``image`` means the account's own default, an empty
     ``login_user`` (whom the keys let in) the account's own or the vendor's.
     """
 
@@ -201,6 +202,7 @@ class LaunchGroup:
     instance_type: str
     region: str
     zone: str = ""
+    node: str = ""
     image: str = ""
     login_user: str = ""
     ssh_public_keys: tuple[str, ...] = ()

@@ -206,6 +206,7 @@ def launch_group(
         instance_type=node.instance_type.name,
         region=node.region.code,
         zone=node.zone.code,
+        node=node.name if len(rows) == 1 else "",
         image=image.reference,
         login_user=image.login_user,
         ssh_public_keys=() if len(keys) == 1 and network.key_name else keys,
