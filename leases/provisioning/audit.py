@@ -41,6 +41,10 @@ def launches_have_intents() -> Check:
             FROM leases_instance i JOIN leases_launchintent l ON l.id = i.intent_id
             WHERE i.state IN {LIVE_MACHINE} AND l.state <> 'launched'
             UNION ALL
+            SELECT 'launch ' || l."group" || ': one call for several leases or accounts'
+            FROM leases_launchintent l JOIN leases_allocation a ON a.id = l.allocation_id
+            GROUP BY l."group" HAVING count(DISTINCT (a.lease_id, l.account_id)) > 1
+            UNION ALL
             SELECT 'intent ' || l.token || ': in doubt since ' || coalesce(l.called_at, l.created_at)
             FROM leases_launchintent l
             WHERE l.state = 'calling' AND l.attempts > 0
@@ -145,6 +149,14 @@ def tenants_wait_for_turnovers() -> Check:
             SELECT 'turnover of allocation ' || t.allocation_id || ': open since ' || t.requested_at
             FROM leases_turnover t
             WHERE t.completed_at IS NULL AND t.requested_at < now() - {TURNOVER}
+              -- A machine that ends only with others of its launch waits while those are used.
+              AND NOT EXISTS (
+                SELECT FROM leases_instance i
+                JOIN leases_launchintent l ON l.id = i.intent_id AND l.ends_together
+                JOIN leases_launchintent m ON m."group" = l."group" AND m.account_id = l.account_id
+                JOIN leases_instance o ON o.intent_id = m.id AND o.state IN {LIVE_MACHINE}
+                WHERE i.allocation_id = t.allocation_id
+                  AND NOT EXISTS (SELECT FROM leases_turnover w WHERE w.allocation_id = o.allocation_id))
         """,  # noqa: S608
     )
 

@@ -14,7 +14,7 @@ import pytest
 
 from inventory.models import ProviderAccount
 from inventory.providers import registry
-from inventory.providers.base import Provider
+from inventory.providers.base import Capability, Provider
 from leases import audit
 from leases.models import Instance, LaunchIntent, Lease
 from leases.provisioning import sweep, upstream
@@ -43,6 +43,9 @@ class Faults:
     after: dict[str, list[BaseException | Callable[[], None] | None]] = field(default_factory=dict)
     answers: dict[str, list[Any]] = field(default_factory=dict)  # instead of calling at all
     calls: list[str] = field(default_factory=list)
+    # What the provider can do besides, and cannot do.
+    more: frozenset[Capability] = frozenset()
+    less: frozenset[Capability] = frozenset()
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def strike(self, faults: dict[str, list[Any]], call: str) -> None:
@@ -62,7 +65,10 @@ class FaultyProvider:
 
     def __init__(self, real: Provider, faults: Faults) -> None:
         self._real, self._faults = real, faults
-        self.capabilities = real.capabilities
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        return (self._real.capabilities | self._faults.more) - self._faults.less
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._real, name)
