@@ -275,7 +275,7 @@ def counts() -> int:
 
 
 def parallel(options) -> None:
-    """Poll one account, then all at once, through a worker with a process for each."""
+    """Poll one account, then all at once, through a worker with a thread for each."""
     from django.db import connections
 
     from inventory.models import PollRun, ProviderAccount
@@ -307,9 +307,17 @@ def parallel(options) -> None:
         for number in range(1, options.accounts + 1)
     ]
     app.conf.broker_url = os.environ["REDIS_URL"]
-    say(f"starting a worker with {options.accounts} processes")
+    say(f"starting a worker with {options.accounts} threads")
     worker = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.polling_cloud", "--concurrency", str(options.accounts)],
+        [
+            sys.executable,
+            "-m",
+            "benchmarks.polling_cloud",
+            "--pool",
+            "threads",
+            "--concurrency",
+            str(options.accounts),
+        ],
         cwd=BASE_DIR,
         start_new_session=True,
     )

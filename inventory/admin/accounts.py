@@ -14,8 +14,9 @@ from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy
+from django.utils.translation import gettext_lazy, ngettext
 
+from inventory import circuit
 from inventory.accounts import request_poll, set_credentials, test_connection
 from inventory.admin.base import ReadOnlyAdmin, SupplyAdmin, age, form_page, staff
 from inventory.models import PollRun, ProviderAccount
@@ -104,13 +105,14 @@ class ProviderAccountAdmin(SupplyAdmin):
         "enabled",
         "credentials_",
         "last_poll",
+        "circuit_",
         "next_poll_at",
         "resale_allowed",
     )
     list_filter = ("provider", "enabled")
     list_select_related = ("provider",)
     search_fields = ("name", "account_id", "provider__name")
-    readonly_fields = ("credentials_", "last_poll", "next_poll_at")
+    readonly_fields = ("credentials_", "last_poll", "circuit_", "next_poll_at", "last_error")
     actions = ("test_connections", "poll_now")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[ProviderAccount]:
@@ -179,6 +181,35 @@ class ProviderAccountAdmin(SupplyAdmin):
             account.pk,
             _("%(age)s ago") % {"age": age(timezone.now() - account.last_started)},
         )
+
+    @admin.display(description=gettext_lazy("polling"), ordering="circuit_opened_at")
+    def circuit_(self, account: ProviderAccount) -> SafeString:
+        now = timezone.now()
+        state = circuit.circuit(account, now=now)
+        if state == circuit.Circuit.CLOSED:
+            if not account.poll_failures:
+                return pill(_("as planned"), GOOD)
+            failures = account.poll_failures
+            text = ngettext("%(n)s poll failed", "%(n)s polls failed in a row", failures)
+            return pill(text % {"n": failures}, WARN)
+        since = age(now - (account.circuit_opened_at or now))
+        if state == circuit.Circuit.HALF_OPEN:
+            return format_html(
+                "{} {}", pill(_("tried next"), WARN), _("stopped %(age)s ago") % {"age": since}
+            )
+        again = age((account.next_poll_at or now) - now)
+        return format_html(
+            "{} {}",
+            pill(_("stopped"), BAD),
+            _("%(age)s ago after %(n)s failures; tried again in %(again)s")
+            % {"age": since, "n": account.poll_failures, "again": again},
+        )
+
+    @admin.display(description=gettext_lazy("last error"), empty_value="–")
+    def last_error(self, account: ProviderAccount) -> str | None:
+        if not account.poll_failures:
+            return None
+        return circuit.last_error(account)
 
     @admin.action(description=gettext_lazy("Test the connection"), permissions=["change"])
     def test_connections(self, request: HttpRequest, queryset: QuerySet[ProviderAccount]) -> None:

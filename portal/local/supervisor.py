@@ -20,7 +20,7 @@ from portal.local.process import Child, adopt_orphans, die_with_parent, end_desc
 from portal.local.services import BASE_DIR, Services, Stopped, stopping_on_signals
 from portal.local.storage import LocalError
 
-QUEUES = "polling,provisioning,billing,notifications"
+QUEUES = "provisioning,billing,notifications"
 ROUTINE = ("[info ", "[debug ")  # goes to the log files only; the terminal shows the rest
 
 
@@ -120,6 +120,13 @@ class Supervisor:
             "worker",
             [*celery, "worker", "--queues", QUEUES, "--concurrency", "2", "--without-gossip", "--without-mingle",
              "--hostname", "sublet@localhost"],
+            environment,
+        )  # fmt: skip
+        # Polls mostly wait for clouds: in threads many of them do so at once, and hold up nothing else.
+        self._child(
+            "polls",
+            [*celery, "worker", "--queues", "polling", "--pool", "threads", "--concurrency", "12",
+             "--without-gossip", "--without-mingle", "--hostname", "polls@localhost"],
             environment,
         )  # fmt: skip
         (self.home / "beat").mkdir(exist_ok=True)
