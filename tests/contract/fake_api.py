@@ -15,6 +15,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from tests.contract.faults import Answer
+
 
 @dataclass(frozen=True)
 class Call:
@@ -31,6 +33,11 @@ class Reply:
     document: Any = None
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
+
+    def answer(self) -> Answer:
+        """Return it for a :class:`~tests.contract.faults.FaultyProxy` to answer."""
+        headers = {"content-type": "application/json", **self.headers}
+        return Answer(self.status, json.dumps(self.document).encode(), headers)
 
 
 Handler = Callable[..., Reply]
