@@ -20,7 +20,7 @@ def lease_for(
     ``organization`` narrows to the one an API token belongs to.
     """
     return access.fetch(
-        Lease.objects.select_related("project", "created_by"),
+        Lease.objects.select_related("project", "created_by", "stack"),
         user=user,
         uid=uid,
         permission=permission,

@@ -7,6 +7,7 @@ from typing import Any
 from billing.models import Charge, Invoice, Quote
 from inventory.models import GpuModel, Offer
 from leases.models import Lease, Term
+from leases.software import OfferedStack
 from portal.api.fields import bounds, instant, money
 from portal.common.periods import seconds
 
@@ -19,6 +20,21 @@ def gpu_model(row: GpuModel) -> dict[str, Any]:
         "vendor": row.vendor,
         "memory_gib": row.memory_gib,
         "family": row.family,
+    }
+
+
+def stack(row: OfferedStack) -> dict[str, Any]:
+    """Return software that machines can start with, and where."""
+    found = row.stack
+    return {
+        "slug": found.slug,
+        "name": found.name,
+        "summary": found.summary,
+        "operating_system": found.operating_system,
+        "contents": found.contents,
+        "gpu_models": list(row.gpu_models),
+        "regions": list(row.regions),
+        "default": found.is_default,
     }
 
 
@@ -107,6 +123,7 @@ def lease(row: Lease, *, commands: list[str] | None = None) -> dict[str, Any]:
         "deadline": instant(row.deadline),
         "project": row.project.uid if row.project else None,
         "one_fabric": row.one_fabric,
+        "stack": row.stack.slug if row.stack else None,
         "terms": [term(found) for found in row.terms.all()],
         "created_at": instant(row.created_at),
     }

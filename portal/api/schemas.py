@@ -32,6 +32,32 @@ class GpuModelSerializer(serializers.Serializer):  # type: ignore[type-arg]
     family = serializers.CharField()
 
 
+class StackPartSerializer(serializers.Serializer):  # type: ignore[type-arg]
+    """Something that a stack holds."""
+
+    name = serializers.CharField()
+    version = serializers.CharField(help_text="Empty where it follows the vendor's latest.")
+
+
+class StackSerializer(serializers.Serializer):  # type: ignore[type-arg]
+    """Software that machines can start with, and on what we can deliver it."""
+
+    slug = serializers.CharField()
+    name = serializers.CharField()
+    summary = serializers.CharField()
+    operating_system = serializers.CharField()
+    contents = StackPartSerializer(many=True)
+    gpu_models = serializers.ListField(child=serializers.CharField(), help_text="By name.")
+    regions = serializers.ListField(child=serializers.CharField(), help_text="provider/code")
+    default = serializers.BooleanField()
+
+
+class StackListSerializer(serializers.Serializer):  # type: ignore[type-arg]
+    """All stacks on offer: few, so they come in one page."""
+
+    results = StackSerializer(many=True)
+
+
 class OfferSerializer(serializers.Serializer):  # type: ignore[type-arg]
     """What a cloud sells in a region, with the age of its figures."""
 
@@ -63,6 +89,7 @@ class AlternativeSerializer(serializers.Serializer):  # type: ignore[type-arg]
     end = serializers.DateTimeField()
     region = serializers.CharField(allow_null=True)
     one_fabric = serializers.BooleanField()
+    stack = serializers.CharField(allow_null=True)
 
 
 class SlotSerializer(serializers.Serializer):  # type: ignore[type-arg]
@@ -126,6 +153,7 @@ class LeaseSerializer(serializers.Serializer):  # type: ignore[type-arg]
     )
     project = serializers.CharField(allow_null=True)
     one_fabric = serializers.BooleanField()
+    stack = serializers.CharField(allow_null=True, help_text="Its software: a slug from /stacks.")
     terms = TermSerializer(many=True)
     created_at = serializers.DateTimeField()
 

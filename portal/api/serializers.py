@@ -19,6 +19,12 @@ class QuoteRequest(serializers.Serializer):  # type: ignore[type-arg]
     end = AwareDateTimeField()
     region = serializers.CharField(max_length=120, required=False, allow_null=True, default=None)
     one_fabric = serializers.BooleanField(required=False, default=False)
+    stack = serializers.SlugField(
+        required=False,
+        allow_null=True,
+        default=None,
+        help_text="A slug from /stacks; without it, the cloud's own image.",
+    )
     name = serializers.CharField(max_length=80, required=False, default="")
     project = serializers.CharField(max_length=32, required=False, allow_null=True, default=None)
     ssh_keys = serializers.ListField(
@@ -27,6 +33,14 @@ class QuoteRequest(serializers.Serializer):  # type: ignore[type-arg]
     allowed_addresses = serializers.ListField(
         child=serializers.CharField(max_length=49), required=False, max_length=50
     )
+
+
+class StackFilter(serializers.Serializer):  # type: ignore[type-arg]
+    """Narrow the software to what can be had there."""
+
+    gpu_model = serializers.SlugField(required=False)
+    gpus_per_node = serializers.IntegerField(min_value=1, max_value=64, required=False)
+    region = serializers.CharField(max_length=120, required=False)
 
 
 class AcceptRequest(serializers.Serializer):  # type: ignore[type-arg]
@@ -53,6 +67,7 @@ class AvailabilityRequest(serializers.Serializer):  # type: ignore[type-arg]
     hours = serializers.IntegerField(min_value=1, max_value=24 * 366, required=False, allow_null=True)
     region = serializers.CharField(max_length=120, required=False, allow_null=True, default=None)
     one_fabric = serializers.BooleanField(required=False, default=False)
+    stack = serializers.SlugField(required=False, allow_null=True, default=None)
 
     def get_fields(self) -> dict[str, serializers.Field]:  # type: ignore[type-arg]
         # "from" is a keyword of Python, so it cannot be a class attribute.

@@ -16,6 +16,7 @@ urlpatterns = [
     path("schema/", SpectacularAPIView.as_view(), name="schema"),
     path("offers", catalog.Offers.as_view(), name="offers"),
     path("gpu-models", catalog.GpuModels.as_view(), name="gpu-models"),
+    path("stacks", catalog.Stacks.as_view(), name="stacks"),
     path("availability", catalog.Availability.as_view(), name="availability"),
     path("quotes", quotes.Quotes.as_view(), name="quotes"),
     path("quotes/<str:uid>", quotes.QuoteDetail.as_view(), name="quote"),

@@ -12,6 +12,7 @@ from django.utils.translation import gettext_lazy
 
 from inventory.models import Node
 from leases.models import Lease
+from leases.software import offered_stacks
 from portal.accounts.models import Organization, Project, SSHKey
 
 MAX_NODES = 1000
@@ -123,6 +124,12 @@ class SearchForm(forms.Form):
         initial="24",
     )
     region = forms.ChoiceField(label=gettext_lazy("Region"), choices=(), required=False)
+    stack = forms.ChoiceField(
+        label=gettext_lazy("Software"),
+        choices=(),
+        required=False,
+        help_text=gettext_lazy("Only servers that can start with it are shown."),
+    )
     one_fabric = forms.BooleanField(label=gettext_lazy("All nodes on one fabric"), required=False)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -131,6 +138,13 @@ class SearchForm(forms.Form):
         gpu.choices = sellable_gpus()
         region: Any = self.fields["region"]
         region.choices = [("", _("Any region")), *held_regions()]
+        self.stacks = offered_stacks()
+        stack: Any = self.fields["stack"]
+        stack.choices = [
+            ("", _("The cloud’s own image")),
+            *((offered.stack.slug, offered.stack.name) for offered in self.stacks),
+        ]
+        stack.initial = next((row.stack.slug for row in self.stacks if row.stack.is_default), "")
 
     @staticmethod
     def defaults(now: datetime) -> dict[str, Any]:

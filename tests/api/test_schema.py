@@ -17,7 +17,7 @@ from inventory.models import Offer
 from leases.models import Lease
 from tests.api.conftest import Customer, MakeCustomer, at
 from tests.billing.helpers import deliver
-from tests.factories import H100, make_instance_type, make_region
+from tests.factories import H100, make_instance_type, make_region, make_stack
 
 PREFIX = "/api/v1/"
 
@@ -124,12 +124,14 @@ def test_every_answer_is_as_described(
     api = Checked(customer, schema)
     assert len(api.get("offers")["results"]) == 2
     assert api.get("gpu-models")["results"]
+    make_stack()
+    assert api.get("stacks")["results"]
     asked = {"gpu_model": H100, "nodes": 1, "from": at(1), "to": at(5)}
     assert api.get("availability", **asked, hours=24)["slots"]
     assert api.get("availability", **{**asked, "nodes": 9})["alternatives"]
     api.get("availability", **{**asked, "nodes": "many"})
 
-    quote = api.post("quotes", wanted)
+    quote = api.post("quotes", {**wanted, "stack": "pytorch"})
     api.get(f"quotes/{quote['id']}")
     booked = api.post(f"quotes/{quote['id']}/accept")
     api.get(f"leases/{booked['id']}")

@@ -17,12 +17,18 @@ from billing import availability
 from inventory import fleet
 from inventory.models import GpuModel, Offer
 from leases.requests import CapacityRequest
+from leases.software import offered_stacks
 from portal.api import representations
 from portal.api.authentication import organization_of
 from portal.api.fields import instant, money
 from portal.api.pagination import ByName
-from portal.api.schemas import AvailabilitySerializer, GpuModelSerializer, OfferSerializer
-from portal.api.serializers import AvailabilityRequest
+from portal.api.schemas import (
+    AvailabilitySerializer,
+    GpuModelSerializer,
+    OfferSerializer,
+    StackListSerializer,
+)
+from portal.api.serializers import AvailabilityRequest, StackFilter
 from portal.api.views.base import listed, problems, valid
 
 
@@ -81,6 +87,24 @@ class GpuModels(GenericAPIView):
         return self.get_paginated_response([representations.gpu_model(row) for row in page])
 
 
+class Stacks(APIView):
+    """The software that machines can start with, as far as we hold nodes that have an image of it."""
+
+    @extend_schema(
+        tags=["catalog"],
+        operation_id="list_stacks",
+        parameters=[
+            OpenApiParameter("gpu_model", str, description="A slug from /gpu-models."),
+            OpenApiParameter("gpus_per_node", int),
+            OpenApiParameter("region", str, description="provider/code"),
+        ],
+        responses={200: StackListSerializer, **problems()},
+    )
+    def get(self, request: Request) -> Response:
+        data = valid(StackFilter, {name: value for name, value in request.query_params.items() if value})
+        return Response({"results": [representations.stack(row) for row in offered_stacks(**data)]})
+
+
 class Availability(APIView):
     """When could N nodes start, and what would it cost? With near misses when there is nothing."""
 
@@ -96,6 +120,7 @@ class Availability(APIView):
             OpenApiParameter("hours", int, description="Without it, the whole window from `from` to `to`."),
             OpenApiParameter("region", str),
             OpenApiParameter("one_fabric", bool),
+            OpenApiParameter("stack", str, description="A slug from /stacks."),
         ],
         responses={200: AvailabilitySerializer, **problems()},
     )
@@ -142,4 +167,5 @@ def capacity_request(data: dict[str, Any]) -> CapacityRequest:
         end=data["end"],
         region=data["region"],
         one_fabric=data["one_fabric"],
+        stack=data["stack"],
     )

@@ -48,7 +48,7 @@ class Leases(GenericAPIView):
         if getattr(self, "swagger_fake_view", False):
             return Lease.objects.none()
         found = leases_of(user=caller(self.request), organization=organization_of(self.request))
-        return found.select_related("project").prefetch_related("terms__gpu_model", "terms__region")
+        return found.select_related("project", "stack").prefetch_related("terms__gpu_model", "terms__region")
 
     @extend_schema(
         tags=["leases"], operation_id="list_leases", responses={**listed(LeaseSerializer), **problems()}

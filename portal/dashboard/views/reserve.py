@@ -24,7 +24,7 @@ from billing.access import quote_for
 from billing.accounts import account_for
 from billing.checkout import InsufficientFunds, QuoteExpired
 from billing.models import Quote
-from inventory.models import GpuModel
+from inventory.models import GpuModel, SoftwareStack
 from leases import configuration
 from leases import search as capacity
 from leases.errors import NotEnoughCapacity
@@ -93,6 +93,7 @@ def _wanted(data: dict[str, Any]) -> CapacityRequest:
         end=data["latest"].astimezone(UTC),
         region=data["region"] or None,
         one_fabric=data["one_fabric"],
+        stack=data["stack"] or None,
     )
 
 
@@ -128,6 +129,12 @@ def near_miss_rows(alternatives: list[Any], names: dict[str, str] | None = None)
     return rows
 
 
+def chosen_stack(form: SearchForm) -> SoftwareStack | None:
+    """Return the software that the person asked for."""
+    slug = getattr(form, "cleaned_data", {}).get("stack")
+    return next((row.stack for row in form.stacks if row.stack.slug == slug), None)
+
+
 @member_page()
 def search_page(request: TenantRequest) -> HttpResponse:
     """The calendar, the search, and what it found: slots with prices, or near misses."""
@@ -156,6 +163,7 @@ def search_page(request: TenantRequest) -> HttpResponse:
         "gpu_name": names.get(form.cleaned_data.get("gpu_model", ""), "")
         if asked and form.is_valid()
         else "",
+        "stack": chosen_stack(form),
         "may_lease": "lease" in request.may,
     }
     if getattr(request, "htmx", None):
@@ -196,6 +204,7 @@ def _posted_request(data: QueryDict) -> CapacityRequest:
         end=moment("end"),
         region=word("region", 120) or None,
         one_fabric=data.get("one_fabric") in ("True", "true", "1", "on"),
+        stack=word("stack", 50) or None,
     )
 
 

@@ -1,0 +1,66 @@
+"""Which software customers can choose: what some node that we hold has an image of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from inventory.models import Node, SoftwareStack
+from inventory.software import stacks_by_type
+from leases.gaps import show_confidential
+
+
+@dataclass(frozen=True)
+class OfferedStack:
+    """A stack, and where a lease can have it: GPU models by name, regions as ``provider/code``."""
+
+    stack: SoftwareStack
+    gpu_models: tuple[str, ...]
+    regions: tuple[str, ...]
+
+
+def offered_stacks(
+    *,
+    gpu_model: str | None = None,
+    gpus_per_node: int | None = None,
+    region: str | None = None,
+    confidential: bool | None = None,
+) -> list[OfferedStack]:
+    """Return the stacks on offer, in their order, with where we hold nodes that have an image.
+
+    Narrowed to a GPU model (slug), nodes of a size, and a region (``provider/code``, or a
+    code alone). Stock that is confidential tells nothing here unless ``confidential`` says
+    so. Three statements, whatever there is.
+    """
+    nodes = Node.objects.exclude(health=Node.Health.RETIRED).exclude(commitment=None)
+    if not show_confidential(confidential):
+        nodes = nodes.exclude(account__stock_confidential=True)
+    if gpu_model:
+        nodes = nodes.filter(instance_type__gpu_model__slug=gpu_model)
+    if gpus_per_node:
+        nodes = nodes.filter(instance_type__gpus_per_node=gpus_per_node)
+    if region:
+        provider, _slash, code = region.rpartition("/")
+        nodes = nodes.filter(region__code=code)
+        nodes = nodes.filter(region__provider__slug=provider) if provider else nodes
+    held = nodes.values_list(
+        "instance_type",
+        "region",
+        "instance_type__gpu_model__name",
+        "region__provider__slug",
+        "region__code",
+    ).distinct()
+    names = {
+        (type_id, region_id): (gpu, f"{provider}/{code}") for type_id, region_id, gpu, provider, code in held
+    }
+    places: dict[SoftwareStack, list[tuple[str, str]]] = {}
+    for pair, stacks in stacks_by_type(names).items():
+        for stack in stacks:
+            places.setdefault(stack, []).append(names[pair])
+    return [
+        OfferedStack(
+            stack=stack,
+            gpu_models=tuple(sorted({gpu for gpu, _region in places[stack]})),
+            regions=tuple(sorted({where for _gpu, where in places[stack]})),
+        )
+        for stack in sorted(places, key=lambda stack: (stack.position, stack.name, stack.pk))
+    ]
