@@ -110,19 +110,32 @@ def stacks_for(pairs: Iterable[tuple[int, int]]) -> list[SoftwareStack]:
     return sorted(some.values(), key=lambda stack: (stack.position, stack.name, stack.pk))
 
 
-def image_for(*, stack: SoftwareStack, instance_type: InstanceType, region: Region) -> StackImage | None:
-    """Return what to launch for a stack on a type in a region; ``None`` where nothing is enabled.
+def images_of(*, stack: SoftwareStack, pairs: Iterable[tuple[int, int]]) -> dict[tuple[int, int], StackImage]:
+    """Return what to launch for a stack on each (instance type, region) that has an enabled image.
 
-    Whether the stack is still sold is not asked.
+    Two statements however many pairs. Whether the stack is still sold is not asked.
     """
-    images = _deciding("s.id = %(stack)s AND t.id = %(type)s AND r.id = %(region)s")
+    wanted = list(dict.fromkeys(pairs))
     rows = _rows(
-        f"SELECT image_id FROM ({images}) images WHERE enabled",  # noqa: S608 - fragments of ours
+        f"""
+        SELECT type_id, region_id, image_id FROM ({
+            _deciding(
+                "s.id = %(stack)s AND (t.id, r.id) IN"
+                " (SELECT * FROM unnest(%(types)s::bigint[], %(regions)s::bigint[]))"
+            )
+        }) images WHERE enabled""",  # noqa: S608 - fragments of ours
         stack=stack.pk,
-        type=instance_type.pk,
-        region=region.pk,
+        types=[type_id for type_id, _region in wanted],
+        regions=[region_id for _type, region_id in wanted],
     )
-    return StackImage.objects.get(pk=rows[0][0]) if rows else None
+    images = StackImage.objects.in_bulk({image_id for _type, _region, image_id in rows})
+    return {(type_id, region_id): images[image_id] for type_id, region_id, image_id in rows}
+
+
+def image_for(*, stack: SoftwareStack, instance_type: InstanceType, region: Region) -> StackImage | None:
+    """Return what to launch for a stack on a type in a region; ``None`` where nothing is enabled."""
+    pair = (instance_type.pk, region.pk)
+    return images_of(stack=stack, pairs=[pair]).get(pair)
 
 
 def _rows(statement: str, **values: Any) -> list[tuple[Any, ...]]:

@@ -1,12 +1,16 @@
-"""Which software customers can choose: what some node that we hold has an image of."""
+"""Which software customers can choose: what some node that we hold has an image of. And what lost it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
+
+from django.db.models import Count
 
 from inventory.models import Node, SoftwareStack
-from inventory.software import stacks_by_type
+from inventory.software import images_of, stacks_by_type
 from leases.gaps import show_confidential
+from leases.models import Allocation, Lease
 
 
 @dataclass(frozen=True)
@@ -64,3 +68,28 @@ def offered_stacks(
         )
         for stack in sorted(places, key=lambda stack: (stack.position, stack.name, stack.pk))
     ]
+
+
+def nodes_without_image(*, now: datetime) -> int:
+    """Return how many promised nodes, not delivered yet, have no enabled image of their lease's software.
+
+    Their launch would fail: staff enable an image, or give the lease another node, before it starts.
+    """
+    waiting = Allocation.objects.filter(
+        lease__stack__isnull=False,
+        lease__state__in=(Lease.State.AWAITING, Lease.State.SCHEDULED, Lease.State.PROVISIONING),
+        delivered=None,
+        period__endswith__gt=now,
+    )
+    places: dict[int, dict[tuple[int, int], int]] = {}
+    for stack_id, type_id, region_id, nodes in (
+        waiting.values_list("lease__stack", "node__instance_type", "node__region")
+        .annotate(nodes=Count("pk"))
+        .order_by()
+    ):
+        places.setdefault(stack_id, {})[type_id, region_id] = nodes
+    lacking = 0
+    for stack in SoftwareStack.objects.filter(pk__in=places):
+        found = images_of(stack=stack, pairs=places[stack.pk])
+        lacking += sum(nodes for pair, nodes in places[stack.pk].items() if pair not in found)
+    return lacking

@@ -20,7 +20,7 @@ from billing import checkout
 from billing.admin.base import amount, facts, form_page
 from billing.models import PriceRule, Quote
 from inventory.admin.base import LocalDateTime, ReadOnlyAdmin, SupplyAdmin, moment_field, staff
-from inventory.models import GpuModel, Region
+from inventory.models import GpuModel, Region, SoftwareStack
 from leases.requests import CapacityRequest
 from portal.accounts.models import Organization
 from portal.common.html import BAD, GOOD, INFO, NEUTRAL, WARN, pill
@@ -184,6 +184,12 @@ class PrepareForm(forms.Form):
         empty_label=gettext_lazy("Any"),
     )
     one_fabric = forms.BooleanField(label=gettext_lazy("One fabric"), required=False)
+    stack = forms.ModelChoiceField(
+        label=gettext_lazy("Software"),
+        queryset=SoftwareStack.objects.filter(enabled=True),
+        required=False,
+        empty_label=gettext_lazy("The cloud’s own image"),
+    )
     rate_override = forms.DecimalField(
         label=gettext_lazy("Rate per GPU-hour"),
         required=False,
@@ -243,6 +249,7 @@ class QuoteAdmin(ReadOnlyAdmin):
                     end=values["end"],
                     region=str(values["region"]) if values["region"] else None,
                     one_fabric=values["one_fabric"],
+                    stack=values["stack"].slug if values["stack"] else None,
                 ),
                 actor=person,
                 now=timezone.now(),

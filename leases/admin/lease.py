@@ -149,7 +149,10 @@ class LeaseAdmin(ActingAdmin):
                 )
             },
         ),
-        (gettext_lazy("Terms of use"), {"fields": ("one_fabric", "image", "keys", "allowed_addresses")}),
+        (
+            gettext_lazy("Terms of use"),
+            {"fields": ("one_fabric", "stack", "image", "keys", "allowed_addresses")},
+        ),
         (gettext_lazy("Booked"), {"fields": ("created_by", "created_at")}),
     )
 

@@ -15,6 +15,7 @@ from django.utils.translation import gettext as _
 from billing.models import Charge, Finding
 from inventory.models import Commitment, Node, PollRun, ProviderAccount
 from leases.models import LaunchIntent, Lease, Orphan, Shortfall
+from leases.software import nodes_without_image
 from portal.accounts.models import Organization
 
 EXPIRING = timedelta(days=60)
@@ -162,6 +163,7 @@ def to_do(*, now: datetime) -> dict[str, int]:
         "failed_launches": LaunchIntent.objects.filter(
             state=LaunchIntent.State.FAILED, allocation__lease__state__in=("provisioning", "active")
         ).count(),
+        "no_image": nodes_without_image(now=now),
         "pending_customers": Organization.objects.filter(state=Organization.State.PENDING).count(),
         "awaiting_funds": Lease.objects.filter(state=Lease.State.AWAITING).count(),
     }

@@ -16,6 +16,7 @@ from inventory.software import image_for
 from leases import booking, capacity, lifecycle, replacing, search
 from leases.errors import NotEnoughCapacity
 from leases.models import Allocation, Lease, Shortfall
+from leases.software import nodes_without_image, offered_stacks
 from portal.common.errors import DomainError, InvalidInput
 from portal.common.periods import period
 from portal.common.transactions import durable
@@ -232,6 +233,34 @@ def test_software_in_use_cannot_be_deleted():
         SoftwareStack.objects.get().delete()
     assert Lease.objects.get() == lease
     assert StackImage.objects.count() == 1
+
+
+def test_promised_nodes_whose_image_went_away_are_counted_for_staff():
+    make_fleet(nodes=2, region=EAST)
+    make_fleet(nodes=2, region=WEST)
+    make_stack(images={"aws": "everywhere", WEST: "west"})
+    make_lease(stack="pytorch", nodes=2, region=EAST)
+    make_lease(stack="pytorch", nodes=2, region=WEST)
+    make_lease(stack="pytorch", region=WEST, start=NOW + 9 * DAY, state="held")
+    make_lease(region=EAST, start=NOW + 9 * DAY)
+    assert nodes_without_image(now=NOW) == 0
+    StackImage.objects.filter(reference="west").update(enabled=False)
+    SoftwareStack.objects.update(enabled=False)
+    assert nodes_without_image(now=NOW) == 2
+    assert nodes_without_image(now=NOW + 5 * DAY) == 0
+
+
+def test_confidential_stock_and_retired_nodes_offer_nothing():
+    fleet = make_fleet(nodes=1)
+    make_stack()
+    [offered] = offered_stacks()
+    assert (offered.gpu_models, offered.regions) == (("H100 SXM 80 GB",), (EAST,))
+    fleet.account.stock_confidential = True
+    fleet.account.save()
+    assert offered_stacks() == []
+    assert len(offered_stacks(confidential=True)) == 1
+    Node.objects.update(health="retired")
+    assert offered_stacks(confidential=True) == []
 
 
 steps = st.one_of(

@@ -46,6 +46,7 @@ def staff_overview() -> dict[str, Any]:
         (_("Nodes that customers miss now"), counts["shortfalls"], "admin:leases_shortfall_changelist", ""),
         (_("Orphaned resources upstream"), counts["orphans"], "admin:leases_orphan_changelist", "state__exact=seen"),
         (_("Launches that failed"), counts["failed_launches"], "admin:leases_launchintent_changelist", "state__exact=failed"),
+        (_("Promised nodes without an image"), counts["no_image"], "admin:inventory_stackimage_changelist", "enabled__exact=0"),
         (_("Customers to approve"), counts["pending_customers"], "admin:accounts_organization_changelist", "state__exact=pending"),
         (_("Leases awaiting funds"), counts["awaiting_funds"], "admin:leases_lease_changelist", "state__exact=awaiting"),
     ]  # fmt: skip
