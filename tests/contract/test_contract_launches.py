@@ -7,7 +7,14 @@ from datetime import timedelta
 import pytest
 
 from inventory.providers import naming
-from inventory.providers.base import TAG_ALLOCATION, TAG_LEASE, TAG_SITE, TAG_TOKEN
+from inventory.providers.base import (
+    TAG_ALLOCATION,
+    TAG_LEASE,
+    TAG_SITE,
+    TAG_TOKEN,
+    Capability,
+    Provider,
+)
 from leases.models import Access, Lease, Shortfall
 from leases.provisioning import sweep, upstream
 from portal.accounts.models import Event
@@ -47,13 +54,35 @@ def test_a_launch_is_tagged_recorded_and_delivered(stage: Stage, counterpart: Co
     assert not Shortfall.objects.exists()
 
 
-def test_each_node_of_a_lease_gets_one_machine(stage: Stage) -> None:
+def calls_for_two(provider: Provider) -> int:
+    return 1 if Capability.GROUP_LAUNCH in provider.capabilities else 2
+
+
+def test_each_node_of_a_lease_gets_one_machine(
+    stage: Stage, counterpart: Counterpart, provider: Provider
+) -> None:
     lease = stage.book(nodes=2)
     stage.activate(lease)
     machines = stage.machines(lease)
     assert len(machines) == 2
     assert {machine.provider_id for machine in machines} == stage.running()
     assert len({machine.allocation_id for machine in machines}) == 2
+    assert counterpart.launch_calls() == calls_for_two(provider)
+
+
+@pytest.mark.needs(lambda counterpart: Loss.SILENT in counterpart.losses)
+def test_two_nodes_whose_answers_are_lost_are_adopted(
+    stage: Stage, counterpart: Counterpart, provider: Provider
+) -> None:
+    lease = stage.book(nodes=2)
+    counterpart.lose_launch_answer(times=calls_for_two(provider))
+    stage.begin(lease)
+    assert stage.machines(lease) == []
+    before = stage.running()
+    assert len(before) == 2
+    stage.run(lease, first=AFTER_LAG)
+    assert stage.running() == before
+    assert counterpart.launch_calls() == calls_for_two(provider)
 
 
 def test_a_sweep_again_launches_nothing_more(stage: Stage, counterpart: Counterpart) -> None:
