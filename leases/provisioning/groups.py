@@ -110,7 +110,7 @@ def _claim(
 ) -> ClaimedGroup | None:
     with durable():
         leases = Lease.objects.select_for_update(no_key=True, skip_locked=True, of=("self",))
-        if leases.filter(pk=candidate.allocation.lease_id).first() is None:
+        if leases.filter(allocations=candidate.allocation_id).first() is None:
             return None
         first = due.filter(unclaimed(clock()), pk=candidate.pk).first()
         if first is None:
