@@ -4,6 +4,6 @@ Django wraps add and change forms in a transaction, so those call parts. Actions
 extra pages run outside of one, and call public functions.
 """
 
-from inventory.admin import accounts, catalog, commitments, nodes, software
+from inventory.admin import accounts, catalog, commitments, gpu_names, nodes, software
 
-__all__ = ["accounts", "catalog", "commitments", "nodes", "software"]
+__all__ = ["accounts", "catalog", "commitments", "gpu_names", "nodes", "software"]

@@ -285,5 +285,8 @@ class PollRunAdmin(ReadOnlyAdmin):
         if not run.unknown_types:
             return None
         items = format_html_join("", "<li>{}</li>", ((text,) for text in run.unknown_types))
-        advice = _("Add them under Instance types; the next poll knows them.")
-        return format_html("<ul>{}</ul><p class='help'>{}</p>", items, advice)
+        address = reverse("admin:inventory_gpuspelling_changelist")
+        advice = _("Say which GPU they have; the next poll adds them.")
+        return format_html(
+            "<ul>{}</ul><p class='help'><a href='{}?state=unknown'>{}</a></p>", items, address, advice
+        )

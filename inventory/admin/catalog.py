@@ -41,7 +41,10 @@ class ProviderForm(forms.ModelForm):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         field = cast(forms.ChoiceField, self.fields["kind"])
-        field.choices = [("", _("None: known from a rate card only")), *((kind, kind) for kind in kinds())]
+        installed = kinds()
+        field.choices = [("", _("None: known from a rate card only")), *((kind, kind) for kind in installed)]
+        if (kind := self.instance.kind) and kind not in installed:
+            field.choices = [*field.choices, (kind, _("%(kind)s (not installed)") % {"kind": kind})]
 
 
 @admin.register(Provider)

@@ -13,7 +13,7 @@ from django.db.models.functions import Coalesce
 from django.utils.translation import gettext as _
 
 from billing.models import Charge, Finding
-from inventory.models import Commitment, Node, PollRun, ProviderAccount
+from inventory.models import Commitment, GpuSpelling, Node, PollRun, ProviderAccount
 from leases.models import LaunchIntent, Lease, Orphan, Shortfall
 from leases.software import nodes_without_image
 from portal.accounts.models import Organization
@@ -165,6 +165,7 @@ def to_do(*, now: datetime) -> dict[str, int]:
         ).count(),
         "no_image": nodes_without_image(now=now),
         "pending_customers": Organization.objects.filter(state=Organization.State.PENDING).count(),
+        "unknown_gpus": GpuSpelling.objects.filter(gpu_model=None, ignored=False).count(),
         "awaiting_funds": Lease.objects.filter(state=Lease.State.AWAITING).count(),
     }
 

@@ -6,7 +6,7 @@ import pytest
 from django.urls import reverse
 from playwright.sync_api import expect
 
-from inventory.models import Commitment, Node, Offer, PollRun, ProviderAccount
+from inventory.models import Commitment, GpuSpelling, Node, Offer, PollRun, ProviderAccount
 from portal.accounts.models import User
 from tests.browser.accessibility import violations
 from tests.inventory.conftest import NOW, make_account, supply  # noqa: F401 - a fixture
@@ -54,6 +54,8 @@ def test_supply_pages_are_accessible_and_break_no_policy(live_server, page, prob
         address(Node, "change", nodes[0].pk),
         address(Offer, "changelist"),
         address(Offer, "change", Offer.objects.first().pk),
+        address(GpuSpelling, "changelist"),
+        address(GpuSpelling, "change", GpuSpelling.objects.first().pk),
         address(PollRun, "changelist"),
         address(PollRun, "change", run.pk),
     ):

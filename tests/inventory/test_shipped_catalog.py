@@ -7,9 +7,13 @@ from decimal import Decimal
 
 import pytest
 from django.core.management import call_command
+from django.db import transaction
 
 from inventory.catalog import DATA, PROVIDERS, load_shipped
 from inventory.models import GpuModel, InstanceType, Offer, PricePoint, Provider
+from inventory.providers import registry
+from inventory.providers.errors import NotSupported
+from portal.accounts import events
 
 CARDS = ("aws", "azure", "coreweave", "crusoe", "gcp", "lambda", "nebius")
 
@@ -78,3 +82,33 @@ def test_the_command_adds_everything(capsys):
     said = capsys.readouterr().out
     assert "11 providers, 89 GPU models, 492 GPU spellings and 164 instance types added" in said
     assert "aws: 101 lines, 3 regions added" in said
+
+
+@pytest.mark.django_db
+def test_a_provider_of_an_earlier_version_gets_its_adapter(now):
+    """It could only be without one then; where staff took an adapter away, none comes back."""
+    for slug, kind in (("azure", ""), ("gcp", ""), ("vast", "their-own"), ("else", "")):
+        Provider.objects.create(slug=slug, name=slug, kind=kind)
+    with transaction.atomic():
+        events.record(
+            kind="provider.changed",
+            subject_type="provider",
+            subject_id=str(Provider.objects.get(slug="gcp").pk),
+            now=now,
+            before={"kind": "gcp"},
+            after={"kind": ""},
+        )
+
+    load_shipped(now=now)
+
+    kinds = dict(Provider.objects.values_list("slug", "kind"))
+    assert (kinds["azure"], kinds["gcp"], kinds["vast"], kinds["else"]) == ("azure", "", "their-own", "")
+    assert Provider.objects.get(slug="azure").name == "azure"
+
+
+def test_a_shipped_provider_without_its_adapter_says_so(monkeypatch):
+    gone = {slug: f"inventory.providers.not_here_{slug}.Provider" for slug, _name in PROVIDERS}
+    monkeypatch.setattr(registry, "BUILT_IN", gone)
+    for slug, _name in PROVIDERS:
+        with pytest.raises(NotSupported, match=f"No adapter is installed for “{slug}”"):
+            registry.adapter(slug)

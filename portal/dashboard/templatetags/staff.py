@@ -48,6 +48,7 @@ def staff_overview() -> dict[str, Any]:
         (_("Launches that failed"), counts["failed_launches"], "admin:leases_launchintent_changelist", "state__exact=failed"),
         (_("Promised nodes without an image"), counts["no_image"], "admin:inventory_stackimage_changelist", "enabled__exact=0"),
         (_("Customers to approve"), counts["pending_customers"], "admin:accounts_organization_changelist", "state__exact=pending"),
+        (_("GPUs that we do not know"), counts["unknown_gpus"], "admin:inventory_gpuspelling_changelist", "state=unknown"),
         (_("Leases awaiting funds"), counts["awaiting_funds"], "admin:leases_lease_changelist", "state__exact=awaiting"),
     ]  # fmt: skip
     health = overview.nodes_by_health()
