@@ -12,6 +12,7 @@ says: it is neither shown, counted, filtered nor sorted by.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -20,7 +21,7 @@ from typing import Any
 from django.conf import settings
 from django.db import connection
 
-from inventory.models import Offer
+from inventory.models import Offer, ProviderAccount
 from portal.common.freshness import API, STALE_AFTER
 
 UNDISCLOSED = "undisclosed"
@@ -115,8 +116,8 @@ class ModelSummary:
 class MarketOffer:
     """One line of the comparison. ``price`` is per hour of the whole instance.
 
-    ``previous`` is the price before the current one, in ``previous_currency``, that ended
-    at ``changed_at``. ``price_at`` and ``source`` say how old the price is,
+    ``price_since`` is when the current price began; ``previous`` is the one before, in
+    ``previous_currency``, and ``changed_at`` when it ended. ``price_at`` and ``source`` say how old the price is,
     ``polled_at`` how old the availability.
     """
 
@@ -140,6 +141,7 @@ class MarketOffer:
     polled_at: datetime | None
     first_seen_at: datetime
     zones: tuple[str, ...]
+    price_since: datetime | None
     previous: Decimal | None
     previous_currency: str | None
     changed_at: datetime | None
@@ -274,6 +276,8 @@ def compare(
                f.vcpus, f.memory_gib, f.interconnect, f.purchase, f.currency, f.price, f.per_gpu, f.availability,
                f.price_source, f.price_at, f.polled_at, f.first_seen_at,
                CASE WHEN f.availability = 'undisclosed' THEN ARRAY[]::varchar[] ELSE f.zones END,
+               (SELECT lower(h.period) FROM inventory_pricepoint h
+                WHERE h.offer_id = f.id AND upper_inf(h.period)),
                before.price, before.currency, before.ended, f.total
         FROM page f LEFT JOIN LATERAL (
             SELECT h.price, h.currency, upper(h.period) AS ended FROM inventory_pricepoint h
@@ -290,8 +294,8 @@ def compare(
         limit=limit,
         offset=offset,
     )
-    offers = [MarketOffer(*row[:19], tuple(row[19]), *row[20:23]) for row in found]
-    return offers, found[0][23] if found else 0
+    offers = [MarketOffer(*row[:19], tuple(row[19]), *row[20:24]) for row in found]
+    return offers, found[0][24] if found else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,6 +324,22 @@ def facets(*, gpu_model: str) -> Facets:
         regions=sorted({row[2] for row in found}),
         purchases=[value for value in Offer.Purchase.values if value in {row[3] for row in found}],
         currencies=sorted({row[4] for row in found}),
+    )
+
+
+def undisclosed(offers: Iterable[Offer]) -> frozenset[int]:
+    """Return the ids of the offers whose availability customers must not see, by the rule of this module."""
+    if show_confidential():
+        return frozenset()
+    accounts = ProviderAccount.objects.filter(stock_confidential=True).values_list("pk", "provider")
+    secret, providers = set(), set()
+    for account, provider in accounts:
+        secret.add(account)
+        providers.add(provider)
+    return frozenset(
+        offer.pk
+        for offer in offers
+        if (offer.account_id in secret if offer.account_id else offer.instance_type.provider_id in providers)
     )
 
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
+from billing.market import OurModel, difference
 from billing.models import Charge, Invoice, Quote
-from inventory.models import GpuModel, Offer
+from inventory.market import UNDISCLOSED, ModelSummary
+from inventory.models import GpuModel, Offer, PricePoint
+from inventory.prices import API
 from leases.models import Lease, Term
 from leases.software import OfferedStack
 from portal.api.fields import bounds, instant, money
+from portal.common.money import ledger
 from portal.common.periods import seconds
 
 
@@ -38,10 +43,18 @@ def stack(row: OfferedStack) -> dict[str, Any]:
     }
 
 
-def offer(row: Offer, *, polled_at: Any = None) -> dict[str, Any]:
-    """Return what a cloud sells, with the age of its price and of its availability."""
+def offer(row: Offer, *, polled_at: datetime | None = None, disclosed: bool = True) -> dict[str, Any]:
+    """Return what a cloud sells, with the age of its price and of its availability.
+
+    A price from an API is as old as the last complete poll. What is not ``disclosed``
+    tells nothing about stock.
+    """
     kind = row.instance_type
+    seen_at = row.price_seen_at
+    if row.price_source == API and seen_at and polled_at:
+        seen_at = max(seen_at, polled_at)
     return {
+        "id": row.pk,
         "provider": kind.provider.slug,
         "region": row.region.code,
         "instance_type": kind.name,
@@ -51,12 +64,74 @@ def offer(row: Offer, *, polled_at: Any = None) -> dict[str, Any]:
         "price_per_hour": None if row.price is None else money(row.price, row.currency, exact=True),
         "price_per_gpu_hour": None
         if row.price is None
-        else money(row.price / kind.gpus_per_node, row.currency, exact=True),
+        else money(ledger(row.price / kind.gpus_per_node), row.currency, exact=True),
         "price_source": row.price_source,
-        "price_seen_at": instant(row.price_seen_at),
-        "availability": row.availability,
-        "availability_seen_at": instant(polled_at),
-        "zones": row.zones,
+        "price_seen_at": instant(seen_at),
+        "first_seen_at": instant(row.first_seen_at),
+        "availability": row.availability if disclosed else UNDISCLOSED,
+        "availability_seen_at": instant(polled_at) if disclosed else None,
+        "zones": row.zones if disclosed else [],
+    }
+
+
+def price_period(row: PricePoint) -> dict[str, Any]:
+    """Return what an offer cost while it did; the current price has no end."""
+    kind = row.offer.instance_type
+    return {
+        "offer": row.offer_id,
+        "provider": kind.provider.slug,
+        "region": row.offer.region.code,
+        "instance_type": kind.name,
+        "gpus_per_node": kind.gpus_per_node,
+        "purchase": row.offer.purchase,
+        "price_per_hour": money(row.price, row.currency, exact=True),
+        "price_per_gpu_hour": money(ledger(row.price / kind.gpus_per_node), row.currency, exact=True),
+        "price_source": row.source,
+        **bounds(row.period),
+    }
+
+
+def comparison(
+    row: GpuModel, *, summary: ModelSummary | None, ours: OurModel | None, currency: str
+) -> dict[str, Any]:
+    """Return a GPU model with the clouds' lowest prices and ours beside them."""
+    direct = summary.lowest_of(Offer.Purchase.ON_DEMAND, currency) if summary else None
+    return {
+        **gpu_model(row),
+        "clouds": summary.clouds if summary else 0,
+        "regions": summary.regions if summary else 0,
+        "regions_polled": summary.regions_known if summary else 0,
+        "regions_available": summary.regions_available if summary else 0,
+        "availability_seen_at": instant(summary.signal_at) if summary else None,
+        "newest_price_at": instant(summary.newest) if summary else None,
+        "oldest_price_at": instant(summary.oldest) if summary else None,
+        "lowest": [
+            {
+                "purchase": low.purchase,
+                "provider": low.provider,
+                "region": low.region,
+                "price_per_gpu_hour": money(ledger(low.per_gpu_hour), low.currency, exact=True),
+                "price_source": low.source,
+                "price_seen_at": instant(low.price_at),
+                "sold_out": low.unavailable,
+            }
+            for low in (summary.lowest if summary else ())
+        ],
+        "ours": [
+            {
+                "region": one.region,
+                "gpus_per_node": one.gpus_per_node,
+                "hours": one.hours,
+                "price_per_gpu_hour": None
+                if one.per_gpu_hour is None
+                else money(one.per_gpu_hour, one.currency, exact=True),
+                "to_lowest_on_demand": None
+                if one.per_gpu_hour is None or direct is None or direct.currency != one.currency
+                else f"{difference(one.per_gpu_hour, direct.per_gpu_hour):.4f}",
+                "gpus_free": one.gpus_free,
+            }
+            for one in (ours.offers if ours else ())
+        ],
     }
 
 

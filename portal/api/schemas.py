@@ -9,10 +9,12 @@ from __future__ import annotations
 from rest_framework import serializers
 
 from billing.models import Charge, Invoice, Quote
+from inventory.market import UNDISCLOSED
 from inventory.models import Offer
 from leases.models import Lease
 
 AMOUNT = "A decimal number as text."
+SOURCE = "api, rate_card, or nothing where there is no price."
 
 
 class Money(serializers.Serializer):  # type: ignore[type-arg]
@@ -61,6 +63,7 @@ class StackListSerializer(serializers.Serializer):  # type: ignore[type-arg]
 class OfferSerializer(serializers.Serializer):  # type: ignore[type-arg]
     """What a cloud sells in a region, with the age of its figures."""
 
+    id = serializers.IntegerField()
     provider = serializers.CharField()
     region = serializers.CharField(help_text="As the provider writes it.")
     instance_type = serializers.CharField()
@@ -69,11 +72,71 @@ class OfferSerializer(serializers.Serializer):  # type: ignore[type-arg]
     purchase = serializers.ChoiceField(choices=Offer.Purchase.choices)
     price_per_hour = Money(allow_null=True)
     price_per_gpu_hour = Money(allow_null=True)
-    price_source = serializers.CharField()
-    price_seen_at = serializers.DateTimeField(allow_null=True)
-    availability = serializers.ChoiceField(choices=Offer.Availability.choices)
+    price_source = serializers.CharField(help_text=SOURCE)
+    price_seen_at = serializers.DateTimeField(
+        allow_null=True, help_text="How old the price is: the last complete poll, or the rate card’s date."
+    )
+    first_seen_at = serializers.DateTimeField()
+    availability = serializers.ChoiceField(choices=[*Offer.Availability.values, UNDISCLOSED])
     availability_seen_at = serializers.DateTimeField(allow_null=True)
     zones = serializers.ListField(child=serializers.CharField())
+
+
+class PricePeriodSerializer(serializers.Serializer):  # type: ignore[type-arg]
+    """What an offer cost while it did. Between two periods of an offer no price is known."""
+
+    offer = serializers.IntegerField(help_text="An id from /offers.")
+    provider = serializers.CharField()
+    region = serializers.CharField()
+    instance_type = serializers.CharField()
+    gpus_per_node = serializers.IntegerField()
+    purchase = serializers.ChoiceField(choices=Offer.Purchase.choices)
+    price_per_hour = Money()
+    price_per_gpu_hour = Money()
+    price_source = serializers.CharField(help_text=SOURCE)
+    start = serializers.DateTimeField()
+    end = serializers.DateTimeField(allow_null=True, help_text="Null: the price now.")
+
+
+class LowestSerializer(serializers.Serializer):  # type: ignore[type-arg]
+    """The lowest list price among the clouds for one purchase option and currency."""
+
+    purchase = serializers.ChoiceField(choices=Offer.Purchase.choices)
+    provider = serializers.CharField()
+    region = serializers.CharField()
+    price_per_gpu_hour = Money()
+    price_source = serializers.CharField(help_text=SOURCE)
+    price_seen_at = serializers.DateTimeField(allow_null=True)
+    sold_out = serializers.BooleanField(help_text="Every offer at a price is known to be sold out.")
+
+
+class OursSerializer(serializers.Serializer):  # type: ignore[type-arg]
+    """What we hold of one node size in one region, and your price for it, before tax."""
+
+    region = serializers.CharField(help_text="provider/code")
+    gpus_per_node = serializers.IntegerField()
+    hours = serializers.IntegerField(help_text="The duration that the price is for.")
+    price_per_gpu_hour = Money(allow_null=True)
+    to_lowest_on_demand = serializers.CharField(
+        allow_null=True,
+        help_text="The difference to the lowest on-demand price as a share of it: -0.0542. "
+        "Null between currencies: nothing is converted.",
+    )
+    gpus_free = serializers.IntegerField(help_text="Free now for all of these hours.")
+
+
+class ComparisonSerializer(GpuModelSerializer):
+    """A GPU model over all clouds, and with us."""
+
+    clouds = serializers.IntegerField()
+    regions = serializers.IntegerField()
+    regions_polled = serializers.IntegerField(help_text="Regions with a recent word about stock.")
+    regions_available = serializers.IntegerField(help_text="Of these, with stock.")
+    availability_seen_at = serializers.DateTimeField(allow_null=True)
+    newest_price_at = serializers.DateTimeField(allow_null=True)
+    oldest_price_at = serializers.DateTimeField(allow_null=True)
+    lowest = LowestSerializer(many=True)
+    ours = OursSerializer(many=True)
 
 
 class AlternativeSerializer(serializers.Serializer):  # type: ignore[type-arg]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rest_framework import serializers
 
+from billing.market import DEFAULT_HOURS
 from portal.api.fields import AwareDateTimeField
 
 MAX_NODES = 1000
@@ -55,6 +56,14 @@ class CancelRequest(serializers.Serializer):  # type: ignore[type-arg]
     """Without ``quote``: ask what it costs. With it: cancel on those terms."""
 
     quote = serializers.CharField(max_length=32, required=False)
+
+
+class ComparisonRequest(serializers.Serializer):  # type: ignore[type-arg]
+    """How long a lease our price is for."""
+
+    hours = serializers.IntegerField(
+        min_value=1, max_value=24 * 366 * 5, required=False, default=DEFAULT_HOURS
+    )
 
 
 class AvailabilityRequest(serializers.Serializer):  # type: ignore[type-arg]

@@ -7,7 +7,7 @@ from drf_spectacular.views import SpectacularAPIView
 
 from portal.api import errors, schema  # noqa: F401 - describes the token to the schema
 from portal.api.reference import reference
-from portal.api.views import catalog, leases, money, quotes
+from portal.api.views import catalog, leases, market, money, quotes
 
 app_name = "api"
 
@@ -17,6 +17,8 @@ urlpatterns = [
     path("offers", catalog.Offers.as_view(), name="offers"),
     path("gpu-models", catalog.GpuModels.as_view(), name="gpu-models"),
     path("stacks", catalog.Stacks.as_view(), name="stacks"),
+    path("gpu-models/<slug:slug>", market.GpuModelComparison.as_view(), name="gpu-model"),
+    path("gpu-models/<slug:slug>/prices", market.PriceHistory.as_view(), name="gpu-model-prices"),
     path("availability", catalog.Availability.as_view(), name="availability"),
     path("quotes", quotes.Quotes.as_view(), name="quotes"),
     path("quotes/<str:uid>", quotes.QuoteDetail.as_view(), name="quote"),

@@ -57,6 +57,8 @@ TAKES: dict[str, dict[str, str]] = {
     "dashboard:project-restore": {"uid": "project"},
     "dashboard:ssh-key-remove": {"uid": "ssh_key"},
     "dashboard:api-token-revoke": {"uid": "token"},
+    "api:gpu-model": {"slug": "gpu"},
+    "api:gpu-model-prices": {"slug": "gpu"},
     "api:quote": {"uid": "quote"},
     "api:accept-quote": {"uid": "quote"},
     "api:lease": {"uid": "lease"},

@@ -13,8 +13,9 @@ from jsonschema import Draft202012Validator
 
 from billing import invoicing, metering
 from billing.drafting import draft_month
-from inventory.models import Offer
+from inventory.models import Offer, PricePoint
 from leases.models import Lease
+from portal.common.periods import Period
 from tests.api.conftest import Customer, MakeCustomer, at
 from tests.billing.helpers import deliver
 from tests.factories import H100, make_instance_type, make_region, make_stack
@@ -126,6 +127,14 @@ def test_every_answer_is_as_described(
     assert api.get("gpu-models")["results"]
     make_stack()
     assert api.get("stacks")["results"]
+    PricePoint.objects.create(
+        offer=offer, price="98.32", currency="USD", source="rate_card", period=Period(now, None, "[)")
+    )
+    compared = api.get(f"gpu-models/{H100}")
+    assert compared["lowest"] and compared["ours"]
+    assert api.get(f"gpu-models/{H100}/prices")["results"]
+    api.get("gpu-models/voodoo-2")
+    api.get("gpu-models/voodoo-2/prices")
     asked = {"gpu_model": H100, "nodes": 1, "from": at(1), "to": at(5)}
     assert api.get("availability", **asked, hours=24)["slots"]
     assert api.get("availability", **{**asked, "nodes": 9})["alternatives"]
@@ -189,6 +198,7 @@ def test_no_answer_is_just_an_object(schema: Any) -> None:
     [
         ("offers", {"gpu_model", "provider", "region"}),
         ("gpu-models", set()),
+        ("gpu-models/{slug}/prices", {"offer", "provider", "region", "purchase", "since", "until"}),
         ("leases", {"state", "project"}),
         ("invoices", set()),
         ("usage", {"lease", "project", "since", "until"}),

@@ -14,7 +14,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from billing import availability
-from inventory import fleet
+from inventory import fleet, market
 from inventory.models import GpuModel, Offer
 from leases.requests import CapacityRequest
 from leases.software import offered_stacks
@@ -35,9 +35,15 @@ from portal.api.views.base import listed, problems, valid
 class OfferFilter(django_filters.FilterSet):
     """Narrow the offers."""
 
-    provider = django_filters.CharFilter(field_name="instance_type__provider__slug")
-    region = django_filters.CharFilter(field_name="region__code")
-    gpu_model = django_filters.CharFilter(field_name="instance_type__gpu_model__slug")
+    provider = django_filters.CharFilter(
+        field_name="instance_type__provider__slug", help_text="A cloud’s slug, for example aws."
+    )
+    region = django_filters.CharFilter(
+        field_name="region__code", help_text="A region’s code, as its provider writes it."
+    )
+    gpu_model = django_filters.CharFilter(
+        field_name="instance_type__gpu_model__slug", help_text="A slug from /gpu-models."
+    )
     purchase = django_filters.ChoiceFilter(choices=Offer.Purchase.choices)
 
     class Meta:
@@ -62,9 +68,14 @@ class Offers(GenericAPIView):
     def get(self, request: Request) -> Response:
         page = self.paginate_queryset(self.filter_queryset(self.get_queryset()))
         assert page is not None
-        polled = fleet.freshness(page)
+        polled, undisclosed = fleet.freshness(page), market.undisclosed(page)
         return self.get_paginated_response(
-            [representations.offer(row, polled_at=polled[row.pk].polled_at) for row in page]
+            [
+                representations.offer(
+                    row, polled_at=polled[row.pk].polled_at, disclosed=row.pk not in undisclosed
+                )
+                for row in page
+            ]
         )
 
 
