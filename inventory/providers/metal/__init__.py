@@ -98,8 +98,9 @@ class MetalProvider:
         self._hook = Hook(str(settings.get("hook") or ""), secrets)
 
     def test_connection(self) -> AccountIdentity:
+        """Return how many servers there are; whose they are is no question with own metal."""
         servers = self._servers()
-        return AccountIdentity(account=_("%(n)s servers") % {"n": len(servers)})
+        return AccountIdentity(account="", principal=_("%(n)s servers") % {"n": len(servers)})
 
     def regions(self) -> Sequence[RegionInfo]:
         return _regions(self._servers())
