@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import email
 import json
+import re
+from pathlib import Path
 
 import pytest
+from botocore import xform_name
 from botocore.exceptions import ClientError, ConnectTimeoutError, ReadTimeoutError
 from botocore.parsers import ResponseParserError
 from botocore.stub import Stubber
+from django.conf import settings
 
+import inventory.providers.aws
 from inventory.providers.aws import Ec2Provider
 from inventory.providers.aws.errors import translated
 from inventory.providers.base import LaunchGroup, PurchaseOption
@@ -218,3 +223,18 @@ def test_a_second_page_that_fails_fails_the_whole_catalog():
     with stub, pytest.raises(ProviderError) as refusal:
         cloud.offers(REGION)
     assert refusal.value.retryable
+
+
+def test_the_documented_policy_allows_every_call_that_is_made():
+    """Whatever EC2 operation the adapter names is in docs/providers/aws.md, and nothing that it never calls."""
+    model = stubbed()[0].session.ec2(REGION).meta.service_model
+    operations = {xform_name(name): name for name in model.operation_names}
+    folder = Path(inventory.providers.aws.__file__).parent
+    words = set(re.findall(r"\w+", "".join(file.read_text() for file in folder.glob("*.py"))))
+    called = {f"ec2:{operations[word]}" for word in words & operations.keys()}
+
+    page = (settings.BASE_DIR / "docs/providers/aws.md").read_text()
+    policy = json.loads(page.split("```json\n")[1].split("```")[0])
+    actions = [statement["Action"] for statement in policy["Statement"]]
+    allowed = {name for each in actions for name in ([each] if isinstance(each, str) else each)}
+    assert allowed == called | {"ec2:CreateTags", "pricing:GetProducts", "ssm:GetParameter"}

@@ -67,10 +67,8 @@ UNLISTED = "pending"
 
 def offerings(session: AwsSession, request: CapacityRequest) -> list[CapacityOffering]:
     """Return what could be bought: blocks of at least the hours asked for, and reservations from now on."""
-    item = next(
-        session.pages(request.region, TYPES, "InstanceTypes", InstanceTypes=[request.instance_type]), {}
-    )
-    classes = get(item, "SupportedUsageClasses", list, action=TYPES, default=[])
+    types = session.pages(request.region, TYPES, "InstanceTypes", InstanceTypes=[request.instance_type])
+    classes = get(next(types, None), "SupportedUsageClasses", list, action=TYPES, default=[])
     found: list[CapacityOffering] = []
     if CAPACITY_BLOCK in classes:
         found += _blocks(session, request)

@@ -104,8 +104,8 @@ def _offers(
 
 
 def describe_region(session: AwsSession, region: str) -> RegionInfo:
-    listing = {"Filters": [{"Name": "zone-type", "Values": ["availability-zone"]}]}
-    zones = session.pages(region, ZONES, "AvailabilityZones", **listing)
+    in_region = [{"Name": "zone-type", "Values": ["availability-zone"]}]
+    zones = session.pages(region, ZONES, "AvailabilityZones", Filters=in_region)
     return RegionInfo(
         code=region,
         zones=tuple(

@@ -66,7 +66,7 @@ def reclaim(session: AwsSession, region: str, ids: Sequence[str]) -> None:
 
 def list_owned(session: AwsSession, region: str) -> Iterator[OwnedResource]:
     """Yield instances, volumes, addresses, security groups and keys with one of our tags."""
-    ours = {"Filters": [OUR_TAGS]}
+    ours: dict[str, Any] = {"Filters": [OUR_TAGS]}
     for reservation in session.pages(region, INSTANCES, "Reservations", **ours):
         for item in reservation.get("Instances") or []:
             if get(item, "State.Name", str, action=INSTANCES) != "terminated":
