@@ -336,7 +336,7 @@ def _fail(poll: _Poll, run: PollRun | None, error: Exception) -> None:
 
 def _finish_failed(poll: _Poll, run: PollRun, message: str) -> None:
     run.state = PollRun.State.FAILED
-    run.error = _storable(without_secrets(message))
+    run.error = _storable(message)
     run.finished_at = poll.now()
     run.offers_seen = run.offers_written = run.prices_written = 0
     run.unknown_types = []
@@ -345,8 +345,9 @@ def _finish_failed(poll: _Poll, run: PollRun, message: str) -> None:
 
 
 def _storable(message: str) -> str:
-    lines = [one_line(line, longest=LONGEST_ERROR) for line in message[:LONGEST_ERROR].splitlines()]
-    return "\n".join(lines)
+    """Return a foreign error as PostgreSQL can keep it and a person can read it, without secrets."""
+    lines = without_secrets(message)[:LONGEST_ERROR].splitlines()
+    return "\n".join(one_line(line, longest=LONGEST_ERROR) for line in lines)
 
 
 def _release(poll: _Poll) -> None:

@@ -412,12 +412,6 @@ SENTRY_DSN = env.str("SENTRY_DSN", default="")
 if SENTRY_DSN:
     import sentry_sdk
 
-    from portal.common.secrecy import clean
+    from portal.reports import sentry_options
 
-    # Without the frames' variables, where an adapter holds its credentials; and the rest cleaned of them.
-    sentry_sdk.init(
-        dsn=SENTRY_DSN,
-        send_default_pii=False,
-        include_local_variables=False,
-        before_send=lambda event, hint: clean(event),
-    )
+    sentry_sdk.init(dsn=SENTRY_DSN, **sentry_options())

@@ -14,8 +14,10 @@ from django.db import transaction
 
 from inventory.catalog import load_facts
 from inventory.models import Provider, ProviderAccount
+from inventory.providers import registry
 from inventory.rate_cards import read_card, store_card
 from portal.common.crypto import encrypt
+from tests.inventory.fake_cloud import FakeCloud, catalog, offer
 
 NOW = datetime(2026, 11, 1, 12, 0, tzinfo=UTC)
 KEYS = {"access_key_id": "AKIAEXAMPLE", "secret_access_key": "an-example-secret"}
@@ -94,3 +96,20 @@ def html_server() -> Iterator[str]:
     server.shutdown()
     server.server_close()
     thread.join(5)
+
+
+@pytest.fixture
+def cloud(monkeypatch: pytest.MonkeyPatch) -> type[FakeCloud]:
+    monkeypatch.setattr(
+        registry, "BUILT_IN", {**registry.BUILT_IN, "fake": "tests.inventory.fake_cloud.FakeCloud"}
+    )
+    monkeypatch.setattr(FakeCloud, "answers", {"us-east-1": catalog(offer(), offer("p4d.24xlarge", "21.95"))})
+    monkeypatch.setattr(FakeCloud, "listing", None)
+    monkeypatch.setattr(FakeCloud, "during", None)
+    return FakeCloud
+
+
+@pytest.fixture
+def account(supply: None, cloud: type[FakeCloud]) -> ProviderAccount:
+    Provider.objects.filter(slug="aws").update(kind="fake")
+    return make_account("fake", slug="aws")

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import Any, ClassVar
 
+from inventory.models import InstanceType, Offer, PricePoint, Zone
 from inventory.providers.base import (
     AccountIdentity,
     Availability,
@@ -40,7 +41,10 @@ def catalog(*offers: OfferInfo, types: tuple[InstanceTypeInfo, ...] = (H100, A10
 
 
 class FakeCloud:
-    """``answers`` maps a region to a catalog, or to an exception to raise."""
+    """``answers`` maps a region to a catalog, an exception to raise, or a function that answers.
+
+    ``listing`` is what :meth:`regions` returns or raises instead of those regions.
+    """
 
     kind: ClassVar[str] = "fake"
     capabilities: ClassVar[frozenset[Capability]] = frozenset({Capability.PRICES, Capability.AVAILABILITY})
@@ -49,7 +53,8 @@ class FakeCloud:
         CredentialField("secret_access_key", "Secret"),
     )
     answers: ClassVar[dict[str, Any]] = {}
-    listing: ClassVar[Exception | None] = None
+    listing: ClassVar[Any] = None
+    regions_at_once: ClassVar[int] = 1
     during: ClassVar[Callable[[], None] | None] = None
 
     def __init__(self, *, credentials: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
@@ -58,15 +63,31 @@ class FakeCloud:
     def test_connection(self) -> AccountIdentity:
         return AccountIdentity(account=self.credentials["access_key_id"])
 
-    def regions(self) -> list[RegionInfo]:
-        if self.listing:
+    def regions(self) -> Any:
+        if isinstance(self.listing, Exception):
             raise self.listing
+        if self.listing is not None:
+            return self.listing
         return [RegionInfo(code) for code in self.answers]
 
-    def offers(self, region: str) -> Catalog:
+    def offers(self, region: str) -> Any:
         if hook := type(self).during:
             hook()
         answer = self.answers[region]
         if isinstance(answer, Exception):
             raise answer
-        return answer
+        return answer(region) if callable(answer) else answer
+
+
+def stored() -> dict[str, list[Any]]:
+    """Everything that a poll can write, but for its own run."""
+    return {
+        "offers": list(Offer.objects.order_by("pk").values()),
+        "prices": list(PricePoint.objects.order_by("pk").values()),
+        "types": list(InstanceType.objects.order_by("pk").values()),
+        "zones": list(Zone.objects.order_by("pk").values()),
+    }
+
+
+def the_offer(purchase: str = "on_demand", name: str = "p5.48xlarge") -> Offer:
+    return Offer.objects.get(instance_type__name=name, region__code="us-east-1", purchase=purchase)

@@ -14,50 +14,18 @@ from django.test.utils import CaptureQueriesContext
 
 from inventory.audit import CHECKS
 from inventory.fleet import freshness
-from inventory.models import InstanceType, Offer, PollRun, PricePoint, Provider, ProviderAccount, Zone
+from inventory.models import InstanceType, Offer, PollRun, Provider, ProviderAccount, Zone
 from inventory.polling import due_accounts, forget_old_runs, poll_account
 from inventory.prices import RATE_CARD
-from inventory.providers import registry
 from inventory.providers.base import Availability, InstanceTypeInfo, PurchaseOption
 from inventory.providers.errors import AuthFailed, BadAnswer, RateLimited, TimedOut
 from inventory.rate_cards import import_prices
 from inventory.tasks import poll_provider
 from tests.concurrency import race
 from tests.inventory.conftest import make_account
-from tests.inventory.fake_cloud import A100, H100, FakeCloud, catalog, offer
+from tests.inventory.fake_cloud import A100, H100, catalog, offer, stored, the_offer
 
 pytestmark = pytest.mark.usefixtures("supply")
-
-
-@pytest.fixture
-def cloud(monkeypatch) -> type[FakeCloud]:
-    monkeypatch.setattr(
-        registry, "BUILT_IN", {**registry.BUILT_IN, "fake": "tests.inventory.fake_cloud.FakeCloud"}
-    )
-    monkeypatch.setattr(FakeCloud, "answers", {"us-east-1": catalog(offer(), offer("p4d.24xlarge", "21.95"))})
-    monkeypatch.setattr(FakeCloud, "listing", None)
-    monkeypatch.setattr(FakeCloud, "during", None)
-    return FakeCloud
-
-
-@pytest.fixture
-def account(cloud) -> ProviderAccount:
-    Provider.objects.filter(slug="aws").update(kind="fake")
-    return make_account("fake", slug="aws")
-
-
-def stored() -> dict[str, list]:
-    """Everything that a poll can write, but for its own run."""
-    return {
-        "offers": list(Offer.objects.order_by("pk").values()),
-        "prices": list(PricePoint.objects.order_by("pk").values()),
-        "types": list(InstanceType.objects.order_by("pk").values()),
-        "zones": list(Zone.objects.order_by("pk").values()),
-    }
-
-
-def the_offer(purchase: str = "on_demand", name: str = "p5.48xlarge") -> Offer:
-    return Offer.objects.get(instance_type__name=name, region__code="us-east-1", purchase=purchase)
 
 
 def test_a_poll_stores_offers_prices_and_zones(account, now):
