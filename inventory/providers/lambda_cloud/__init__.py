@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy
+from django.utils.translation import gettext_lazy as _
 
 from inventory.providers.base import (
     AccountIdentity,
@@ -49,21 +48,17 @@ class LambdaProvider:
         }
     )
 
-    credential_fields: ClassVar[tuple[CredentialField, ...]] = (
-        CredentialField("api_key", gettext_lazy("API key")),
-    )
+    credential_fields: ClassVar[tuple[CredentialField, ...]] = (CredentialField("api_key", _("API key")),)
 
     def __init__(self, *, credentials: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
         self.api = LambdaApi(credentials, settings)
 
     def test_connection(self) -> AccountIdentity:
-        """Read the log of API keys, which names the account: the API has no other place that does."""
+        """Read the audit log, which names the account: the API has no other place that does."""
         action = "list audit events"
-        events = self.api.read(
-            "/audit-events", action=action, kind=list, params={"resource_type": "cloud.api_key"}
-        )
+        events = self.api.read("/audit-events", action=action, kind=list)
         owners = [get(event, "resource_owner_lrn", str, action=action, default="") for event in events]
-        return AccountIdentity(account=next(filter(None, owners), _("a Lambda workspace")))
+        return AccountIdentity(account=next(filter(None, owners), "Lambda"))
 
     def regions(self) -> Sequence[RegionInfo]:
         """Return the configured regions, or all of Lambda's; it has no zones."""
