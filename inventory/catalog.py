@@ -83,8 +83,7 @@ def shipped_card(provider: str) -> Path:
 def load_facts() -> Shipped:
     """Part: add missing providers, GPU models, their spellings and instance types; return how many."""
     require_transaction()
-    added = (Provider, GpuModel, InstanceType, GpuSpelling)
-    before = [model.objects.count() for model in added]
+    before = _counts()
     Provider.objects.bulk_create(
         [Provider(slug=slug, name=name, kind=slug) for slug, name in PROVIDERS], ignore_conflicts=True
     )
@@ -121,9 +120,15 @@ def load_facts() -> Shipped:
         ignore_conflicts=True,
     )
     _load_spellings(provider_ids, model_ids)
+    providers, gpu_models, instance_types, gpu_spellings = (
+        now - then for now, then in zip(_counts(), before, strict=True)
+    )
     forget_answered()
-    after = [model.objects.count() for model in added]
-    return Shipped(*(now - then for now, then in zip(after, before, strict=True)))
+    return Shipped(providers, gpu_models, instance_types, gpu_spellings)
+
+
+def _counts() -> list[int]:
+    return [model.objects.count() for model in (Provider, GpuModel, InstanceType, GpuSpelling)]
 
 
 def _give_adapters() -> None:

@@ -11,6 +11,7 @@ from inventory.gpu_names import Spelled, record_unknown, resolve_all
 from inventory.models import Architecture, GpuModel, InstanceType
 from inventory.prices import lock_catalog
 from inventory.providers.base import InstanceTypeInfo
+from inventory.software import architecture_of
 from portal.accounts import events
 from portal.common.text import one_line
 from portal.common.transactions import durable
@@ -19,7 +20,6 @@ NAMES_IN_EVENT = 50
 # What belongs into ``interconnect``: how GPUs of several machines reach each other.
 FABRIC = re.compile(r"\b(efa|infiniband|roce|rdma|gpudirect)", re.IGNORECASE)
 ARM = re.compile(r"\b(arm64|aarch64|arm)\b", re.IGNORECASE)
-GRACE = ("gh200-", "gb200-", "gb300-")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +88,10 @@ def interconnect(network: str) -> str:
 
 
 def architecture(info: InstanceTypeInfo, model: GpuModel | None) -> Architecture:
-    """Return the processor's instruction set; where the provider is silent, Grace superchips are Arm."""
-    superchip = not info.architecture and model is not None and model.slug.startswith(GRACE)
-    return Architecture.ARM64 if superchip or ARM.search(info.architecture) else Architecture.X86_64
+    """Return the processor's instruction set; where the provider is silent, what comes with the GPU."""
+    if not info.architecture and model is not None:
+        return architecture_of(model.slug)
+    return Architecture.ARM64 if ARM.search(info.architecture) else Architecture.X86_64
 
 
 def spelled(info: InstanceTypeInfo) -> str:

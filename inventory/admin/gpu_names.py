@@ -6,6 +6,7 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin
+from django.db import models
 from django.db.models import Case, IntegerField, Q, QuerySet, Value, When
 from django.http import HttpRequest
 from django.utils import timezone
@@ -92,7 +93,7 @@ class GpuSpellingAdmin(SupplyAdmin):
 
     def get_changelist_form(self, request: HttpRequest, **kwargs: Any) -> type[forms.ModelForm]:
         # Once for all rows: each would ask for the models again.
-        models = [("", "–"), *((model.pk, model.name) for model in GpuModel.objects.order_by("name"))]
+        choices = [("", "–"), *((model.pk, model.name) for model in GpuModel.objects.order_by("name"))]
 
         class Row(forms.ModelForm):
             class Meta:
@@ -102,7 +103,7 @@ class GpuSpellingAdmin(SupplyAdmin):
             def __init__(self, *args: Any, **kwargs: Any) -> None:
                 super().__init__(*args, **kwargs)
                 self.fields["gpu_model"].widget = forms.Select()
-                self.fields["gpu_model"].choices = models  # type: ignore[attr-defined]
+                self.fields["gpu_model"].choices = choices  # type: ignore[attr-defined]
                 named = {"spelling": self.instance.spelling}
                 for name, label in (
                     ("gpu_model", _("GPU model of %(spelling)s")),
@@ -112,7 +113,8 @@ class GpuSpellingAdmin(SupplyAdmin):
 
         return Row
 
-    def save_model(self, request: HttpRequest, obj: GpuSpelling, form: Any, change: bool) -> None:
+    def save_model(self, request: HttpRequest, obj: models.Model, form: Any, change: bool) -> None:
+        assert isinstance(obj, GpuSpelling)
         if not change or set(CHOICE) & set(form.changed_data):
             obj.source = GpuSpelling.Source.STAFF
         super().save_model(request, obj, form, change)

@@ -266,6 +266,23 @@ def test_where_the_provider_names_no_gpu_the_types_name_is_kept(now):
     assert GpuSpelling.objects.get(source="poll").spelling == "standard nd96 x v9"
 
 
+@pytest.mark.parametrize(
+    ("gpu", "said", "expected"),
+    [
+        ("GB200 NVL72", "", Architecture.ARM64),
+        ("GB200 NVL72", "x86_64", Architecture.X86_64),
+        ("H100 SXM", "", Architecture.X86_64),
+        ("H100 SXM", "Arm64", Architecture.ARM64),
+        ("H100 SXM", "aarch64", Architecture.ARM64),
+        ("H100 SXM", "amd64", Architecture.X86_64),
+    ],
+)
+def test_the_processor_is_what_the_provider_says_or_what_comes_with_the_gpu(now, gpu, said, expected):
+    provider = Provider.objects.get(slug="coreweave")
+    learn_types(listed=[info("new-type", gpu, architecture=said)], provider_id=provider.pk, now=now)
+    assert InstanceType.objects.get(name="new-type").architecture == expected
+
+
 def test_figures_that_a_provider_does_not_give_stay_unknown_and_keep_ours(account, cloud, monkeypatch, now):
     bare = info("p9.xlarge", "H100", memory=81920, vcpus=0, memory_mib=0)
     silent = InstanceTypeInfo("p5.48xlarge", 0, 0, "nvidia", "H100", 8, 81920)
