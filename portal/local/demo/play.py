@@ -86,6 +86,7 @@ class Play:
                 start=booking.start,
                 end=booking.end,
                 one_fabric=booking.one_fabric,
+                stack=booking.stack,
             ),
             actor=actor,
             now=now,

@@ -13,14 +13,27 @@ from billing import accounts as money
 from billing.models import BillingAccount, PriceRule, Seller
 from inventory import accounts as upstream
 from inventory import catalog, commitments, polling
-from inventory.models import Commitment, GpuModel, InstanceType, PollRun, Provider, ProviderAccount, Zone
+from inventory.models import (
+    Architecture,
+    Commitment,
+    GpuModel,
+    InstanceType,
+    PollRun,
+    Provider,
+    ProviderAccount,
+    Region,
+    SoftwareStack,
+    StackImage,
+    Zone,
+)
 from portal.accounts import projects, ssh_keys
 from portal.accounts.models import Organization, User
 from portal.accounts.organizations import create_organization
 from portal.common.periods import Period
-from portal.local.demo.story import A100, CUSTOMERS, H100, HOLDINGS, PASSWORD, STAFF, Calendar, Customer
+from portal.local.demo.story import A100, CUDA, CUSTOMERS, H100, HOLDINGS, PASSWORD, STAFF, Calendar, Customer
 
 REGION = "us-east-1"
+IMAGE = "ami-12c6146b"  # one that the demo's cloud has
 ACCOUNT = "Demo cloud"
 # A public key whose private half nobody has.
 PUBLIC_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHUZ5bVr3L0bG6zN8cQm8kP6wQ2dXv1oYFzqkR0l4T5e"
@@ -50,7 +63,7 @@ def cloud(actor: User, calendar: Calendar) -> tuple[ProviderAccount, list[PollRu
         options={
             "endpoint_url": settings.SUBLET_EC2_ENDPOINT,
             "regions": [REGION],
-            "image": "ami-12c6146b",
+            "image": IMAGE,
         },
         delivery_probe=ProviderAccount.Probe.PROVIDER_STATUS,
         resale_allowed=True,
@@ -61,7 +74,29 @@ def cloud(actor: User, calendar: Calendar) -> tuple[ProviderAccount, list[PollRu
         actor=actor,
         now=now,
     )
-    return account, polling.poll_account(account_id=account.pk, now=now)
+    runs = polling.poll_account(account_id=account.pk, now=now)
+    software(account)
+    return account, runs
+
+
+def software(account: ProviderAccount) -> None:
+    """Map the shipped stacks to the demo cloud's one image, in the one region that it has."""
+    region = Region.objects.get(provider=account.provider, code=REGION)
+    everywhere = StackImage.objects.filter(provider=account.provider, region=None)
+    StackImage.objects.bulk_create(
+        StackImage(
+            stack=image.stack,
+            provider=account.provider,
+            region=region,
+            architecture=image.architecture,
+            instance_types=image.instance_types,
+            reference=IMAGE,
+            login_user=image.login_user,
+            note="The demo's cloud has one image.",
+        )
+        for image in everywhere.filter(architecture=Architecture.X86_64)
+    )
+    SoftwareStack.objects.filter(slug=CUDA).update(is_default=True)
 
 
 def holdings(account: ProviderAccount, actor: User, calendar: Calendar) -> list[Commitment]:

@@ -96,6 +96,7 @@ HOLDINGS = (
     Holding("p4de.24xlarge", "us-east-1b", 6, Decimal("6.40"), 6, "cr-0f12c6de5580ab934", (6,)),
 )
 
+PYTORCH, CUDA = "pytorch-2-9-ubuntu-24-04", "ubuntu-24-04-cuda"
 H100 = "h100-sxm5-80gb"
 A100 = "a100-sxm4-80gb"
 
@@ -113,6 +114,7 @@ class Booking:
     booked_at: datetime
     one_fabric: bool = False
     outcome: str = "run"  # run, wait, cancel
+    stack: str | None = None
 
 
 def bookings(calendar: Calendar) -> list[Booking]:
@@ -123,11 +125,30 @@ def bookings(calendar: Calendar) -> list[Booking]:
         Booking(northwind, "pretrain-7b", H100, 2, at.day(3), at.day(9), at.day(1)),
         Booking(tidewater, "folding-sweep", A100, 2, at.day(5), at.day(13), at.day(2)),
         Booking(northwind, "eval-suite", A100, 1, at.day(12), at.day(14, 21), at.day(10)),
-        Booking(halden, "perception-v4", H100, 6, at.day(16), at.ahead(days=24), at.day(11), one_fabric=True),
+        Booking(
+            halden,
+            "perception-v4",
+            H100,
+            6,
+            at.day(16),
+            at.ahead(days=24),
+            at.day(11),
+            one_fabric=True,
+            stack=CUDA,
+        ),
         Booking(northwind, "reward-model", H100, 1, at.day(20), at.day(23), at.day(18)),
         Booking(tidewater, "folding-atlas", A100, 3, at.ago(days=20), at.ahead(days=5), at.ago(days=21)),
         Booking(halden, "sim-baseline", H100, 2, at.ago(days=19), at.ahead(days=10), at.ago(days=20)),
-        Booking(northwind, "pretrain-13b", H100, 2, at.ago(days=12), at.ahead(days=9), at.ago(days=14)),
+        Booking(
+            northwind,
+            "pretrain-13b",
+            H100,
+            2,
+            at.ago(days=12),
+            at.ahead(days=9),
+            at.ago(days=14),
+            stack=PYTORCH,
+        ),
         Booking(tidewater, "binder-design", A100, 1, at.ago(days=2), at.ahead(days=5), at.ago(days=3)),
         Booking(northwind, "inference-canary", A100, 1, at.ago(hours=30), at.ahead(days=3), at.ago(days=2)),
         Booking(
