@@ -7,6 +7,7 @@ describes them. Nothing of the adapter is imported here.
 
 from __future__ import annotations
 
+import copy
 import re
 import uuid
 from collections.abc import Iterator, Mapping
@@ -49,6 +50,7 @@ class Arm(FakeApi):
         self.ending: set[str] = set()  # machines whose deletion goes on
         self.hidden: set[str] = set()  # machines that listings do not show yet
         self.lag = False
+        self.settled = True  # networks are ready when they are read again
         self.addresses = 0
         self.prices = {(TYPE, ""): 98.32, (TYPE, " Spot"): 39.33}
         self.prices |= {("Standard_NC24ads_A100_v4", ""): 3.673, ("Standard_NC24ads_A100_v4", " Spot"): 1.1}
@@ -284,6 +286,8 @@ class Arm(FakeApi):
         item = self.resources.get((call.arguments["kind"].lower(), call.arguments["name"].lower()))
         if item is None:
             return not_found(call)
+        if not self.settled:
+            item = {**item, "properties": {**item["properties"], "provisioningState": "Updating"}}
         return Reply(self.expanded(item) if "$expand" in call.query else item)
 
     def expanded(self, interface: dict[str, Any]) -> dict[str, Any]:
@@ -405,6 +409,7 @@ class Arm(FakeApi):
 
     def make_machine(self, name: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """Keep a machine that starts, with the disk, interface and address that it asked for."""
+        body = copy.deepcopy(body)
         settings = {key: value for key, value in body["properties"].items() if key != "osProfile"}
         login = {
             key: value
