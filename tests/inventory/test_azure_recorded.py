@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from inventory.providers.azure import AzureProvider, catalog, naming, prices
+from inventory.providers.azure import AzureProvider, catalog, naming, network, prices
 from inventory.providers.base import LaunchGroup, LeaseNetworkRequest, MachineState
 from tests.contract import azure_arm
 from tests.contract.azure import CREDENTIALS
@@ -174,7 +174,8 @@ def compare(recorded: Any, ours: Any, *, but: set[str]) -> None:
 
 
 @pytest.fixture
-def arm() -> Iterator[Arm]:
+def arm(monkeypatch: pytest.MonkeyPatch) -> Iterator[Arm]:
+    monkeypatch.setattr(network, "SETTLE_PAUSE", 0)
     arm = Arm()
     yield arm
     arm.close()

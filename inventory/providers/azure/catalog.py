@@ -18,7 +18,7 @@ from typing import Any
 from django.utils.translation import gettext as _
 
 from inventory.providers.azure.prices import read_prices
-from inventory.providers.azure.session import REGION, AzureSession, whole
+from inventory.providers.azure.session import COMPUTE, REGION, SKUS, AzureSession
 from inventory.providers.base import (
     Availability,
     Catalog,
@@ -90,9 +90,10 @@ def read_catalog(session: AzureSession, region: str) -> Catalog:
 
 def read_sizes(session: AzureSession, region: str) -> Iterator[Size]:
     action = "Resource SKUs"
-    listing = session.compute.resource_skus.list(filter=f"location eq '{region}'")
-    for item in whole(listing, action=action):
-        if get(item, "resourceType", str, action=action, default="") != MACHINES:
+    path = session.subscription_path("/providers/Microsoft.Compute/skus")
+    listing = session.list(path, SKUS, action=action, **{"$filter": f"location eq '{region}'"})
+    for item in listing:
+        if get(item, "resourceType", str, action=action) != MACHINES:
             continue
         if region not in {_code(code) for code in get(item, "locations", list, action=action, default=[])}:
             continue
@@ -105,7 +106,8 @@ def read_limits(session: AzureSession, region: str) -> dict[str, int]:
     """Return the subscription's vCPU limits in a region, by family in lower case."""
     action = "Usages"
     limits = {}
-    for item in whole(session.compute.usage.list(region), action=action):
+    path = session.subscription_path(f"/providers/Microsoft.Compute/locations/{region}/usages")
+    for item in session.list(path, COMPUTE, action=action):
         name = get(item, "name.value", str, action=action)
         limits[name.lower()] = get(item, "limit", int, action=action)
     return limits

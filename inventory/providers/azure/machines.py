@@ -19,7 +19,15 @@ from django.utils.translation import gettext as _
 from inventory.providers import naming as marks
 from inventory.providers.azure import images, naming, network, reservations, states
 from inventory.providers.azure.errors import translated
-from inventory.providers.azure.session import NETWORK, AzureSession, ask, location, name_of, our_items, whole
+from inventory.providers.azure.session import (
+    COMPUTE,
+    NETWORK,
+    AzureSession,
+    ask,
+    location,
+    name_of,
+    our_items,
+)
 from inventory.providers.base import LaunchedInstance, LaunchGroup, Machine, PurchaseOption
 from inventory.providers.cloud_init import user_data
 from inventory.providers.errors import BadAnswer, NotFound, NotSupported, ProviderError
@@ -27,6 +35,7 @@ from inventory.providers.fields import moment
 
 # The version of Microsoft.Network that makes interface and address; the compute API names two.
 NETWORK_OF_MACHINES = "2020-11-01"
+MACHINES = "Microsoft.Compute/virtualMachines"
 INTERFACES, ADDRESSES = "Microsoft.Network/networkInterfaces", "Microsoft.Network/publicIPAddresses"
 # Azure's metadata takes these two kinds of key; others go in by cloud-init:
 # https://learn.microsoft.com/en-us/azure/virtual-machines/linux/mac-create-ssh-keys
@@ -209,8 +218,9 @@ def delete(session: AzureSession, name: str) -> None:
         session.compute.virtual_machines.begin_delete(session.resource_group, name, polling=False)
 
 
-def _all(session: AzureSession) -> Iterator[dict[str, Any]]:
-    return whole(session.compute.virtual_machines.list(session.resource_group), action=_("Listing machines"))
+def _all(session: AzureSession) -> Iterator[Any]:
+    path = session.group_path(f"/providers/{MACHINES}")
+    return session.list(path, COMPUTE, action=_("Listing machines"))
 
 
 def _describe_many(session: AzureSession, region: str, names: set[str]) -> Iterator[Machine]:
@@ -221,10 +231,13 @@ def _describe_many(session: AzureSession, region: str, names: set[str]) -> Itera
     ]
     action = _("Listing machines’ states")
     # The listing of a group cannot show states; this one, of the subscription, shows nothing else.
-    listing = session.compute.virtual_machines.list_all(status_only="true")
+    listing = session.list(
+        session.subscription_path(f"/providers/{MACHINES}"), COMPUTE, action=action, statusOnly="true"
+    )
     views = {
         str(item.get("id")).lower(): (item.get("properties") or {}).get("instanceView")
-        for item in whole(listing, action=action)
+        for item in listing
+        if isinstance(item, Mapping)
     }
     action = _("Listing addresses")
     interfaces = {

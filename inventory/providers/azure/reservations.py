@@ -12,7 +12,7 @@ import re
 
 from django.utils.translation import gettext as _
 
-from inventory.providers.azure.session import GROUP_NAME, AzureSession, name_of, whole
+from inventory.providers.azure.session import COMPUTE, GROUP_NAME, AzureSession, name_of
 from inventory.providers.base import LaunchGroup
 from inventory.providers.errors import NoCapacity, ProviderError
 from inventory.providers.fields import get
@@ -51,14 +51,9 @@ def check_room(session: AzureSession, group: LaunchGroup) -> str:
     nothing of this size in this zone.
     """
     path = group_id(session, group.reservation_id or "")
-    match = _ID.fullmatch(path)
-    assert match is not None, "group_id returns an id"
     action = _("Capacity reservations")
-    listing = session.compute.capacity_reservations.list_by_capacity_reservation_group(
-        match["group"], match["name"]
-    )
     reserved = used = 0
-    for item in whole(listing, action=action):
+    for item in session.list(f"{path}/capacityReservations", COMPUTE, action=action):
         if get(item, "sku.name", str, action=action, default="").lower() != group.instance_type.lower():
             continue
         zones = get(item, "zones", list, action=action, default=[])
