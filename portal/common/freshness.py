@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 
 from django.utils import formats, timezone
 from django.utils.html import format_html
-from django.utils.safestring import SafeString
+from django.utils.safestring import SafeString, mark_safe
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext, pgettext
 
@@ -71,7 +71,7 @@ def stamp(at: datetime | None, source: str, now: datetime) -> SafeString:
     pattern = pgettext("date and time format of django.utils.dateformat", "j M Y, H:i")
     return format_html(
         '<span class="sb-age"{}><time datetime="{}" title="{} UTC">{}</time>{}</span>',
-        format_html(" data-stale") if stale else "",
+        mark_safe(" data-stale") if stale else "",
         utc.isoformat(timespec="seconds").replace("+00:00", "Z"),
         formats.date_format(utc, pattern),
         text,

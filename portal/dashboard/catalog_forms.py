@@ -25,6 +25,9 @@ DURATIONS = (
 RANGES = (("30d", gettext_lazy("30 days")), ("1y", gettext_lazy("1 year")), ("all", gettext_lazy("All")))
 
 
+ANY = "any"
+
+
 def vendor_name(vendor: str) -> str:
     """Return a GPU vendor as it writes itself."""
     return VENDORS.get(vendor, vendor.capitalize())
@@ -59,7 +62,7 @@ class ModelFilter(AddressForm):
     memory = forms.TypedChoiceField(
         label=gettext_lazy("Memory"), required=False, coerce=int, empty_value=0, initial=0
     )
-    purchase = forms.ChoiceField(label=gettext_lazy("Purchase option"), required=False)
+    purchase = forms.ChoiceField(label=gettext_lazy("Purchase"), required=False)
     cloud = forms.ChoiceField(label=gettext_lazy("Cloud"), required=False)
     hours = forms.TypedChoiceField(
         label=gettext_lazy("Our price for"),
@@ -73,7 +76,7 @@ class ModelFilter(AddressForm):
         required=False,
         initial="held",
         choices=(
-            ("held", gettext_lazy("What we hold first")),
+            ("held", gettext_lazy("Ours first")),
             ("price", gettext_lazy("Lowest price")),
             ("memory", gettext_lazy("Most memory")),
             ("clouds", gettext_lazy("Most clouds")),
@@ -96,11 +99,13 @@ class ModelFilter(AddressForm):
 
 
 class OfferFilter(AddressForm):
-    """The comparison of one GPU model."""
+    """The comparison of one GPU model: of what is sold on demand, unless something else is asked for."""
 
     cloud = forms.ChoiceField(label=gettext_lazy("Cloud"), required=False)
     region = forms.ChoiceField(label=gettext_lazy("Region"), required=False)
-    purchase = forms.ChoiceField(label=gettext_lazy("Purchase option"), required=False)
+    purchase = forms.ChoiceField(
+        label=gettext_lazy("Purchase"), required=False, initial=Offer.Purchase.ON_DEMAND.value
+    )
     hours = forms.TypedChoiceField(
         label=gettext_lazy("Our price for"),
         required=False,
@@ -113,8 +118,8 @@ class OfferFilter(AddressForm):
         required=False,
         initial="price",
         choices=(
-            ("price", gettext_lazy("Lowest price per GPU")),
-            ("size", gettext_lazy("Most GPUs per node")),
+            ("price", gettext_lazy("Lowest price")),
+            ("size", gettext_lazy("Largest node")),
             ("cloud", gettext_lazy("Cloud")),
             ("region", gettext_lazy("Region")),
         ),
@@ -125,9 +130,16 @@ class OfferFilter(AddressForm):
         super().__init__(data)
         labels = dict(Offer.Purchase.choices)
         for name, choices in (
-            ("cloud", facets.clouds),
-            ("region", [(code, code) for code in facets.regions]),
-            ("purchase", [(value, labels[value]) for value in facets.purchases]),
+            ("cloud", [("", _("Any")), *facets.clouds]),
+            ("region", [("", _("Any")), *((code, code) for code in facets.regions)]),
+            ("purchase", [*((value, labels[value]) for value in facets.purchases), (ANY, _("Any"))]),
         ):
             field: Any = self.fields[name]
-            field.choices = [("", _("Any")), *choices]
+            field.choices = choices
+
+    @property
+    def wanted_purchase(self) -> str:
+        """The purchase option that was chosen, empty for any."""
+        chosen = str(self.value("purchase"))
+        known = [value for value, _label in self.fields["purchase"].choices]  # type: ignore[attr-defined]
+        return chosen if chosen in known and chosen != ANY else ""

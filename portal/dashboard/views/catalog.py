@@ -232,7 +232,7 @@ def model_page(request: TenantRequest, slug: str) -> HttpResponse:
     mine = account_for(request.organization).currency
     currency = mine if mine in facets.currencies or not facets.currencies else facets.currencies[0]
     summary = next(iter(market.model_summaries(now=now, slug=slug)), None)
-    purchase, region = form.value("purchase"), form.value("region")
+    purchase, region = form.wanted_purchase, form.value("region")
 
     number = max(1, min(int(page), MOST_PAGES)) if (page := request.GET.get("page", "")).isdecimal() else 1
     offers, total = market.compare(
