@@ -8,6 +8,7 @@ import re
 import urllib.request
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, ClassVar, Self
 from urllib.parse import parse_qs
@@ -62,6 +63,10 @@ def is_launch(request: Request) -> bool:
     return action(request) == "RunInstances"
 
 
+def is_purchase(request: Request) -> bool:
+    return action(request) == "PurchaseCapacityBlock"
+
+
 def is_catalog(request: Request) -> bool:
     return action(request) == "DescribeInstanceTypes"
 
@@ -87,8 +92,12 @@ class Catalog:
 
     def page(self, request: Request) -> Answer:
         first = int(form(request).get("NextToken", ["0"])[0])
-        more = f"<nextToken>{first + self.SIZE}</nextToken>" if len(self.items) > first + self.SIZE else ""
-        items = b"".join(self.items[first : first + self.SIZE])
+        named = {value[0] for key, value in form(request).items() if key.startswith("InstanceType.")}
+        wanted = [
+            item for item, name in zip(self.items, self.names, strict=True) if not named or name in named
+        ]
+        more = f"<nextToken>{first + self.SIZE}</nextToken>" if len(wanted) > first + self.SIZE else ""
+        items = b"".join(wanted[first : first + self.SIZE])
         return Answer(
             200,
             self.before + items + self.end_tag + more.encode() + self.after,
@@ -128,14 +137,67 @@ class PriceList:
         }
 
 
-def reservation(request: Request) -> Answer:
-    """Answer DescribeCapacityReservations, which moto has not, for a reservation on demand."""
+class Reservations:
+    """Capacity Blocks for sale, and every reservation of the account, which moto has not."""
+
+    def __init__(self) -> None:
+        self.held: dict[str, str] = {}  # id -> its document
+        self.tags: dict[str, dict[str, str]] = {}
+        start = datetime.now(UTC).replace(minute=30, second=0, microsecond=0) + timedelta(days=3)
+        self.period = (
+            f"<startDate>{start:{MOMENT}}</startDate><endDate>{start + timedelta(days=2):{MOMENT}}</endDate>"
+        )
+
+    def offer(self, request: Request) -> Answer:
+        asked = form(request)
+        assert asked["CapacityDurationHours"] == ["48"]
+        offering = (
+            f"<capacityBlockOfferingId>cb-0123456789abcdef0</capacityBlockOfferingId>{self.period}"
+            f"<instanceType>{asked['InstanceType'][0]}</instanceType><availabilityZone>us-east-1a</availabilityZone>"
+            f"<instanceCount>{asked['InstanceCount'][0]}</instanceCount><upfrontFee>1416.00</upfrontFee>"
+            "<capacityBlockDurationHours>48</capacityBlockDurationHours><currencyCode>USD</currencyCode>"
+        )
+        return answer("DescribeCapacityBlockOfferings", "capacityBlockOfferingSet", offering)
+
+    def sell(self, request: Request) -> Answer:
+        asked = form(request)
+        assert asked["CapacityBlockOfferingId"] == ["cb-0123456789abcdef0"]
+        tags = {
+            asked[f"TagSpecification.1.Tag.{number}.Key"][0]: asked[f"TagSpecification.1.Tag.{number}.Value"][
+                0
+            ]
+            for number in (1, 2)
+        }
+        listed = "".join(
+            f"<item><key>{key}</key><value>{value}</value></item>" for key, value in tags.items()
+        )
+        sold = f"cr-{len(self.held):017x}"
+        self.tags[sold] = tags
+        self.held[sold] = (
+            f"<capacityReservationId>{sold}</capacityReservationId>{self.period}<state>payment-pending</state>"
+            f"<instanceType>{AwsCounterpart.instance_type}</instanceType><totalInstanceCount>2</totalInstanceCount>"
+            f"<availabilityZone>us-east-1a</availabilityZone><reservationType>capacity-block</reservationType>"
+            f"<tagSet>{listed}</tagSet>"
+        )
+        return answer("PurchaseCapacityBlock", "capacityReservation", self.held[sold], one=True)
+
+    def list(self, request: Request) -> Answer:
+        """Answer for all, or for the one on demand that every commitment of the stage has."""
+        if "CapacityReservationId.1" not in form(request):
+            return answer("DescribeCapacityReservations", "capacityReservationSet", *self.held.values())
+        found = f"<capacityReservationId>{AwsCounterpart.reservation_id}</capacityReservationId>"
+        kind = "<reservationType>default</reservationType><state>active</state>"
+        return answer("DescribeCapacityReservations", "capacityReservationSet", found + kind)
+
+
+MOMENT = "%Y-%m-%dT%H:%M:%S.000Z"
+
+
+def answer(action: str, field: str, *items: str, one: bool = False) -> Answer:
+    inner = items[0] if one else "".join(f"<item>{item}</item>" for item in items)
     body = (
-        '<?xml version="1.0"?><DescribeCapacityReservationsResponse '
-        'xmlns="http://ec2.amazonaws.com/doc/2016-11-15/"><capacityReservationSet><item>'
-        f"<capacityReservationId>{AwsCounterpart.reservation_id}</capacityReservationId>"
-        "<reservationType>default</reservationType><state>active</state>"
-        "</item></capacityReservationSet></DescribeCapacityReservationsResponse>"
+        f'<?xml version="1.0"?><{action}Response xmlns="http://ec2.amazonaws.com/doc/2016-11-15/">'
+        f"<{field}>{inner}</{field}></{action}Response>"
     )
     return Answer(200, body.encode(), {"content-type": "text/xml;charset=UTF-8"})
 
@@ -147,6 +209,7 @@ class AwsCounterpart(Counterpart):
     instance_type = "p4d.24xlarge"
     reservation_id = "cr-0123456789abcdef0"
     has_availability = False
+    sells_capacity = True
     kinds: ClassVar[frozenset[ResourceKind]] = frozenset(ResourceKind)
 
     def __init__(self, proxy: FaultyProxy, ec2: Any, catalog: Catalog) -> None:
@@ -155,8 +218,14 @@ class AwsCounterpart(Counterpart):
         proxy.stand_in(has_wrong_key, lambda _: wrong_key)
         proxy.stand_in(is_catalog, catalog.page)
         self.price_list = PriceList(catalog.names)
-        proxy.stand_in(lambda request: action(request) == "GetProducts", self.price_list.answer)
-        proxy.stand_in(lambda request: action(request) == "DescribeCapacityReservations", reservation)
+        self.market = Reservations()
+        for name, stand_in in {
+            "GetProducts": self.price_list.answer,
+            "DescribeCapacityReservations": self.market.list,
+            "DescribeCapacityBlockOfferings": self.market.offer,
+            "PurchaseCapacityBlock": self.market.sell,
+        }.items():
+            proxy.stand_in(lambda request, name=name: action(request) == name, stand_in)
 
     @classmethod
     @contextmanager
@@ -280,6 +349,18 @@ class AwsCounterpart(Counterpart):
                 return [item["GroupId"] for item in self.ec2.describe_security_groups()["SecurityGroups"]]
             case ResourceKind.KEY:
                 return [item["KeyName"] for item in self.ec2.describe_key_pairs()["KeyPairs"]]
+
+    def refuse_purchases(self, how: Refusal, times: int = 1) -> None:
+        self.proxy.plant(is_purchase, times=times, answer=refusal(how))
+
+    def lose_purchase_answer(self) -> None:
+        self.proxy.plant(is_purchase, lose_answer=True)
+
+    def purchase_calls(self) -> int:
+        return self.proxy.count(is_purchase)
+
+    def reservations(self) -> Mapping[str, Mapping[str, str]]:
+        return self.market.tags
 
 
 @contextmanager

@@ -93,6 +93,7 @@ class Counterpart(ABC):
     pages: ClassVar[bool] = True  # a listing comes in pages
     lags: ClassVar[bool] = False  # ``lagging`` does something
     vanishing: ClassVar[bool] = True  # a machine can end behind our back
+    sells_capacity: ClassVar[bool] = False  # reservations can be bought from tomorrow on, by API
     breaks: ClassVar[frozenset[Break]] = frozenset(Break)
     refusals: ClassVar[frozenset[Refusal]] = frozenset(Refusal)
     losses: ClassVar[frozenset[Loss]] = frozenset(Loss)
@@ -206,3 +207,21 @@ class Counterpart(ABC):
     def lagging(self) -> Iterator[None]:
         """Within, listings do not yet show what was just launched; for vendors that lag."""
         yield
+
+    # --- reserved capacity, where ``sells_capacity``
+
+    def refuse_purchases(self, how: Refusal, times: int = 1) -> None:
+        """Refuse the next purchases of a reservation like this; nothing is bought."""
+        raise NotImplementedError
+
+    def lose_purchase_answer(self) -> None:
+        """Sell a reservation, and lose the answer on the way back."""
+        raise NotImplementedError
+
+    def purchase_calls(self) -> int:
+        """Return how many requests to buy a reservation arrived since the scenario began."""
+        raise NotImplementedError
+
+    def reservations(self) -> Mapping[str, Mapping[str, str]]:
+        """Return what was sold: the id for the commitment -> our tags."""
+        raise NotImplementedError

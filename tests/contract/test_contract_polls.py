@@ -89,6 +89,19 @@ def test_a_changed_price_keeps_the_old_one_with_its_period(stage: Stage, counter
     assert (old.period.upper, new.period.upper) == (new.period.lower, None)
 
 
+@pytest.mark.needs(lambda counterpart: counterpart.has_prices)
+def test_an_impossible_price_is_said_and_the_last_one_stays(stage: Stage, counterpart: Counterpart) -> None:
+    counterpart.set_price(Decimal("24.00"))
+    stage.poll_well(0)
+    before = stage.catalog()
+    counterpart.set_price(Decimal("-8.00"))
+    bad = [run for run in stage.poll(15) if run.state != PollRun.State.COMPLETE]
+    assert bad
+    for run in bad:
+        stage.readable(run.error)
+    assert stage.catalog() == before
+
+
 @pytest.mark.needs(lambda counterpart: counterpart.has_availability)
 def test_what_is_sold_out_is_seen(stage: Stage, counterpart: Counterpart) -> None:
     seen = []
