@@ -94,12 +94,16 @@ def measure(raw, options) -> None:
         times = interleave(calls, runs=options.runs, seconds=options.seconds)
         report(f"search: {name}", median(times[0]), median(times[1]), "ms", **facts)
 
-    def free() -> int:
-        return search.free_nodes(period=period(start, start + length), **asked)
+    def free(stack: str | None = None) -> int:
+        return search.free_nodes(period=period(start, start + length), stack=stack, **asked)
 
     found = raw.execute(FIXED, window).fetchone()[0]
     assert free() == found, "The product and the raw statement must agree."
     compare("a fixed window", free, FIXED, window)
+
+    map_everywhere("software")
+    assert free("software") == found, "Software that is mapped everywhere leaves nothing out."
+    compare("a fixed window, with software", lambda: free("software"), FIXED, window)
 
     quantity = max(1, found)
     flexible = {
@@ -122,6 +126,16 @@ def measure(raw, options) -> None:
         lambda: search.calendar(days=30, start=NOW, now=NOW),
         CALENDAR,
         month,
+    )
+
+
+def map_everywhere(slug: str) -> None:
+    """Make a stack with an image at every provider."""
+    from inventory.models import Provider, SoftwareStack, StackImage
+
+    stack = SoftwareStack.objects.create(slug=slug, name=slug, operating_system="Ubuntu 24.04")
+    StackImage.objects.bulk_create(
+        StackImage(stack=stack, provider=provider, reference="image") for provider in Provider.objects.all()
     )
 
 

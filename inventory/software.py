@@ -51,11 +51,15 @@ def has_image(*, type_id: str, region_id: str, one_gpu_model: bool) -> str:
     ``%(gpu_model)s`` with ``%(gpus_per_node)s`` are asked for, so no other needs a look.
     Whether the stack is still sold is not asked: a lease that was promised it keeps it.
     """
-    narrowed = "s.slug = %(stack)s"
-    if one_gpu_model:
-        narrowed += " AND g.slug = %(gpu_model)s AND t.gpus_per_node = %(gpus_per_node)s"
-    images = f"SELECT type_id, region_id FROM ({_deciding(narrowed)}) images WHERE enabled"  # noqa: S608 - fragments of ours
-    return f"({type_id}, {region_id}) IN ({images})"
+    if not one_gpu_model:
+        images = _deciding("s.slug = %(stack)s")
+        return f"({type_id}, {region_id}) IN (SELECT type_id, region_id FROM ({images}) images WHERE enabled)"  # noqa: S608 - fragments of ours
+    # Few types and regions: found once, before the nodes, whose plan stays as it is without software.
+    images = _deciding(
+        "s.slug = %(stack)s AND g.slug = %(gpu_model)s AND t.gpus_per_node = %(gpus_per_node)s"
+    )
+    found = f"SELECT ROW(type_id, region_id) FROM ({images}) images WHERE enabled"  # noqa: S608 - fragments of ours
+    return f"ROW({type_id}, {region_id}) = ANY(ARRAY({found}))"
 
 
 def architecture_of(gpu_model: str) -> Architecture:
