@@ -54,7 +54,7 @@ def test_the_list_puts_our_price_beside_the_lowest_and_says_how_old_each_is(cust
     assert "$2.50 NEBIUS eu-north1 rate card of" in row
     assert "stale" in row  # 200 days old
     assert "$1.25" in row
-    assert "$2.00 −20 % to the lowest 48 GPUs free , as of" in row
+    assert "$2.00 −20 % to the lowest 48 GPUs free, as of" in row
     assert "2 clouds, 2 regions" in row
     assert "not held" in text[text.index("A100 SXM 40 GB") :]
 

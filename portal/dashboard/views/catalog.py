@@ -32,7 +32,6 @@ from portal.dashboard.tenancy import TenantRequest, member_page
 
 ON_DEMAND, SPOT = Offer.Purchase.ON_DEMAND.value, Offer.Purchase.SPOT.value
 MOST_CHARTED = 6  # as many as there are colours to tell apart
-MOST_PAGES = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,16 +233,23 @@ def model_page(request: TenantRequest, slug: str) -> HttpResponse:
     summary = next(iter(market.model_summaries(now=now, slug=slug)), None)
     purchase, region = form.wanted_purchase, form.value("region")
 
-    number = max(1, min(int(page), MOST_PAGES)) if (page := request.GET.get("page", "")).isdecimal() else 1
-    offers, total = market.compare(
-        gpu_model=slug,
-        currency=currency,
-        provider=form.value("cloud"),
-        region=region,
-        purchase=purchase,
-        order=form.value("sort"),
-        offset=(number - 1) * market.PER_PAGE,
-    )
+    def page(number: int) -> tuple[list[MarketOffer], int]:
+        return market.compare(
+            gpu_model=slug,
+            currency=currency,
+            provider=form.value("cloud"),
+            region=region,
+            purchase=purchase,
+            order=form.value("sort"),
+            offset=(number - 1) * market.PER_PAGE,
+        )
+
+    asked = request.GET.get("page", "")
+    number = max(1, int(asked)) if asked.isascii() and asked.isdigit() and len(asked) < 6 else 1
+    offers, total = page(number)
+    if not offers and number > 1:  # there were more when the link was made
+        number = 1
+        offers, total = page(number)
     charted, chosen = _charted(request, slug, purchase, currency, region)
     span = form.value("range")
     since = now - RANGES[span] if span in RANGES else None
@@ -262,7 +268,7 @@ def model_page(request: TenantRequest, slug: str) -> HttpResponse:
         "ours": ours,
         "offers": [_offer_row(offer, ours, ids, query) for offer in offers],
         "total": total,
-        "pages": page_links(request, pages.page(number)) if number <= pages.num_pages else {},
+        "pages": page_links(request, pages.page(number)),
         "currency": currency,
         "mine": mine,
         "currencies": facets.currencies,
