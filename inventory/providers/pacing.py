@@ -18,12 +18,13 @@ import redis
 from django.conf import settings
 from django.utils.translation import gettext as _
 
-from inventory.providers.errors import RateLimited
+from inventory.providers.errors import ProviderError, RateLimited
 
 log = logging.getLogger(__name__)
 
 # A call that would have to wait longer fails instead, and its row is tried again later.
 LONGEST_WAIT = 20.0  # seconds
+HIGHEST_RATE = 100_000.0
 
 # Returns how long to wait for the slot that was taken, or a negative wait where none was.
 # KEYS[1]: the account's key. ARGV: seconds between calls, calls at once, the longest wait.
@@ -46,6 +47,20 @@ class Limit:
     name: str
     per_second: float
     burst: int = 1
+
+
+def rate_setting(options: Mapping[str, Any], name: str, usual: float) -> float:
+    """Return a rate that an account's options may change; raises :class:`ProviderError` for no number."""
+    value = options.get(name)
+    if value is None:
+        return usual
+    try:
+        rate = float(value)
+    except (TypeError, ValueError, OverflowError):
+        rate = 0.0
+    if isinstance(value, bool) or not 0 < rate <= HIGHEST_RATE:
+        raise ProviderError(_("The account setting “%(name)s” must be a number above zero.") % {"name": name})
+    return rate
 
 
 class Pace:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping
-from decimal import Decimal, InvalidOperation
 from typing import Any
 from urllib.parse import quote
 
@@ -24,14 +23,14 @@ from inventory.providers.errors import (
 )
 from inventory.providers.fields import get
 from inventory.providers.http import JsonApi, by_status
-from inventory.providers.pacing import Limit, Pace
+from inventory.providers.pacing import Limit, Pace, rate_setting
 
 ENDPOINT = "https://cloud.lambda.ai"
 # "Requests to the API are generally limited to one request per second. Requests to the
 # /instance-operations/launch endpoint are limited to one request per 12 seconds, or five
 # requests per minute."
-REQUESTS_PER_SECOND = Decimal(1)
-LAUNCHES_PER_MINUTE = Decimal(5)
+REQUESTS_PER_SECOND = 1.0
+LAUNCHES_PER_MINUTE = 5.0
 # The regions of one poll are read at once, and all from the same two answers.
 REUSED = 60.0  # seconds
 
@@ -74,9 +73,9 @@ class LambdaApi:
             raise AuthFailed(_("The API key has characters that no key has."))
         self.settings = settings
         endpoint = str(settings.get("endpoint_url") or ENDPOINT)
-        usual = Limit("usual", float(self._rate("requests_per_second", REQUESTS_PER_SECOND)))
+        usual = Limit("usual", rate_setting(settings, "requests_per_second", REQUESTS_PER_SECOND))
         self.launch_limit = Limit(
-            "launch", float(self._rate("launches_per_minute", LAUNCHES_PER_MINUTE)) / 60
+            "launch", rate_setting(settings, "launches_per_minute", LAUNCHES_PER_MINUTE) / 60
         )
         self.http = JsonApi(
             base_url=endpoint,
@@ -86,18 +85,6 @@ class LambdaApi:
         )
         self._recent: dict[str, tuple[float, Any]] = {}
         self._lock = threading.Lock()  # a poll reads several regions at once
-
-    def _rate(self, name: str, usual: Decimal) -> Decimal:
-        value = self.settings.get(name)
-        if value is None:
-            return usual
-        try:
-            rate = Decimal(str(value))
-        except InvalidOperation:
-            rate = Decimal(0)
-        if isinstance(value, bool) or not 0 < rate <= 100_000:
-            raise ProviderError(_("The account setting “%(name)s” must be a number.") % {"name": name})
-        return rate
 
     def configured_regions(self) -> list[str]:
         regions = self.settings.get("regions") or []

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from decimal import Decimal, InvalidOperation
 from typing import Any
 
 import httpx
@@ -15,11 +14,11 @@ from django.utils.translation import gettext as _
 
 from inventory.providers.errors import AuthFailed, NoCapacity, ProviderError, QuotaExceeded
 from inventory.providers.http import JsonApi, by_status
-from inventory.providers.pacing import Limit, Pace
+from inventory.providers.pacing import Limit, Pace, rate_setting
 
 ENDPOINT = "https://api.together.ai/v1"
 # Together publishes no limit of these calls; this one is ours, and small.
-REQUESTS_PER_SECOND = Decimal(5)
+REQUESTS_PER_SECOND = 5.0
 CLUSTER_TYPES = ("KUBERNETES", "SLURM")
 
 # The document has no errors of clusters, and Together's list of errors has none of their own
@@ -58,25 +57,13 @@ class TogetherApi:
             raise AuthFailed(_("The API key has characters that no key has."))
         self.settings = settings
         endpoint = str(settings.get("endpoint_url") or ENDPOINT)
-        usual = Limit("usual", float(self._rate()), burst=5)
+        usual = Limit("usual", rate_setting(settings, "requests_per_second", REQUESTS_PER_SECOND), burst=5)
         self.http = JsonApi(
             base_url=endpoint,
             headers={"authorization": f"Bearer {key}"},
             explain=explain,
             pace=Pace(credentials, endpoint, usual=usual),
         )
-
-    def _rate(self) -> Decimal:
-        value = self.settings.get("requests_per_second")
-        if value is None:
-            return REQUESTS_PER_SECOND
-        try:
-            rate = Decimal(str(value))
-        except InvalidOperation:
-            rate = Decimal(0)
-        if isinstance(value, bool) or not 0 < rate <= 100_000:
-            raise ProviderError(_("The account setting “requests_per_second” must be a number."))
-        return rate
 
     def configured_regions(self) -> list[str]:
         regions = self.settings.get("regions") or []

@@ -54,6 +54,11 @@ MOST_GPUS = 1_000_000  # of one cluster: more is a mistake
 GPUS_PER_NODE = 8  # num_gpus "must be multiple of 8"
 REGIONS, LIST, CREATE = "list regions", "list GPU clusters", "create GPU cluster"
 VOLUMES = "list shared volumes"
+# RFC 1918, RFC 6598 and RFC 4193
+INSIDE = [
+    ipaddress.ip_network(network)
+    for network in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7")
+]
 # Clusters that the list lacks are asked for one by one.
 ASKED_ALONE = 50
 LONGEST_NAME = 50  # of a cluster: nothing says how long one may be
@@ -331,8 +336,8 @@ def _addresses(node: Mapping[str, Any]) -> tuple[str, str]:
             address = ipaddress.ip_interface(str(text)).ip
         except ValueError:
             continue
-        if address.is_global:
-            public = public or str(address)
-        else:
+        if any(address in network for network in INSIDE if network.version == address.version):
             private = private or str(address)
+        else:
+            public = public or str(address)
     return public, private
