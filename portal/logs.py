@@ -6,11 +6,12 @@ Celery task, and of the request that sent the task.
 
 from __future__ import annotations
 
+from collections.abc import MutableMapping
 from typing import Any
 
 import structlog
 
-from portal.common.secrecy import without_secrets
+from portal.common.secrecy import clean, without_secrets
 
 # What every line gets, whether it comes from structlog or from the standard library.
 SHARED: list[Any] = [
@@ -23,8 +24,16 @@ SHARED: list[Any] = [
 ]
 
 
+def _hide_values(logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Take credentials out of a line's values, before they are escaped: an SDK may log a URL with its key."""
+    for name, value in event.items():
+        if isinstance(value, str | dict | list):
+            event[name] = clean(value)
+    return event
+
+
 def _hide(logger: Any, method: str, line: str) -> str:
-    """Take credentials out of the finished line, whoever wrote it: an SDK's warning may hold a URL's key."""
+    """Take credentials out of the finished line: of a traceback, or of any other object's text."""
     return without_secrets(line)
 
 
@@ -45,15 +54,16 @@ def configure_structlog() -> None:
 def logging_config(*, json: bool, level: str) -> dict[str, Any]:
     """Return the ``LOGGING`` setting; ``json`` chooses the format, ``level`` the root's level."""
     renderer: list[Any] = (
-        [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+        [structlog.processors.format_exc_info, _hide_values, structlog.processors.JSONRenderer()]
         if json
         else [
+            _hide_values,
             structlog.dev.ConsoleRenderer(
                 colors=False,
                 pad_event_to=0,
                 # Where rich is installed the default would print local variables, secrets among them.
                 exception_formatter=structlog.dev.plain_traceback,
-            )
+            ),
         ]
     )
     return {

@@ -17,6 +17,8 @@ from urllib.parse import quote, quote_plus
 
 HIDDEN = "[secret]"
 SHORTEST = 8  # shorter ones would deface ordinary words, and keep nothing secret
+SHORTEST_PIECE = 12
+ESCAPED = re.compile(r"""["'\\\r\n]+""")
 MOST = 5_000  # texts; the oldest are forgotten first
 
 # Of a document within a credential (a service account's key file) only these are secrets.
@@ -77,7 +79,8 @@ def _spellings(value: Any) -> Iterator[str]:
 def _texts(value: Any) -> Iterator[str]:
     if isinstance(value, Mapping):
         for name, item in value.items():
-            if SECRET_NAMES.search(str(name)) or isinstance(item, Mapping):
+            secret = SECRET_NAMES.search(str(name)) and not str(name).endswith(("_uri", "_url"))
+            if secret or isinstance(item, Mapping):
                 yield from _texts(item)
         return
     if not isinstance(value, str):
@@ -92,5 +95,7 @@ def _texts(value: Any) -> Iterator[str]:
             yield from _texts(document)
             return
     yield text
-    if "\n" in text:  # a key in PEM: a line of it tells enough
-        yield from (line.strip() for line in text.splitlines() if not line.startswith("-----"))
+    # The lines of a key in PEM, and what is left alone however often quotes are escaped.
+    for piece in ESCAPED.split(text):
+        if SHORTEST_PIECE <= len(piece) < len(text) and not piece.startswith("-----"):
+            yield piece
