@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
+
+from django.db import connection
 
 from inventory.gpu_names import Spelled, record_unknown, resolve_all
-from inventory.models import Architecture, GpuModel, InstanceType
+from inventory.models import Architecture, GpuModel
 from inventory.prices import lock_catalog
 from inventory.providers.base import InstanceTypeInfo
 from inventory.software import architecture_of
@@ -41,25 +45,24 @@ def learn_types(*, listed: Iterable[InstanceTypeInfo], provider_id: int, now: da
         return Learned()
     meanings = resolve_all(provider_id=provider_id, asked=[item for _info, item in asked.values()])
     unknown = {name: pair for name, pair in asked.items() if not meanings[pair[1]].known}
-    add = [
-        InstanceType(
-            provider_id=provider_id,
-            name=name,
-            gpu_model=meanings[item].gpu_model,
-            gpus_per_node=info.gpu_count,
-            vcpus=info.vcpus or None,
-            memory_gib=info.memory_mib // 1024 or None,
-            interconnect=interconnect(info.network),
-            architecture=architecture(info, meanings[item].gpu_model),
-        )
+    add = {
+        name: {
+            "name": name,
+            "gpu_model_id": model.pk,
+            "gpus_per_node": info.gpu_count,
+            "vcpus": info.vcpus or None,
+            "memory_gib": info.memory_mib // 1024 or None,
+            "interconnect": interconnect(info.network),
+            "architecture": architecture(info, model),
+        }
         for name, (info, item) in sorted(asked.items())
-        if meanings[item].gpu_model
-    ]
+        if (model := meanings[item].gpu_model)
+    }
     if not add and not unknown:
         return Learned()
     with durable():
         provider = lock_catalog(provider_id)
-        InstanceType.objects.bulk_create(add, ignore_conflicts=True)
+        added = _add(provider_id, list(add.values()))
         record_unknown(
             provider_id=provider_id,
             seen={item: spelled(info) for info, item in unknown.values()},
@@ -71,20 +74,45 @@ def learn_types(*, listed: Iterable[InstanceTypeInfo], provider_id: int, now: da
                 subject_type="provider",
                 subject_id=provider.slug,
                 now=now,
-                after={"count": len(add), "names": [item.name for item in add[:NAMES_IN_EVENT]]},
+                after={"count": len(add), "names": list(add)[:NAMES_IN_EVENT]},
             )
-    # Not the ids of ``add``: another poll may have added the same type with another count since.
-    names = {item.name: item.gpus_per_node for item in add}
-    stored = InstanceType.objects.filter(provider_id=provider_id, name__in=names) if names else ()
-    return Learned(
-        added={item.name: item.pk for item in stored if item.gpus_per_node == names[item.name]},
-        unknown=tuple(spelled(info) for info, _item in unknown.values()),
-    )
+    return Learned(added=added, unknown=tuple(spelled(info) for info, _item in unknown.values()))
+
+
+def _add(provider_id: int, rows: list[dict[str, Any]]) -> dict[str, int]:
+    """Part: add types in two statements, and return their ids by name.
+
+    A type that another poll has added since is returned where it has as many GPUs.
+    """
+    values: dict[str, Any] = {"provider": provider_id, "rows": json.dumps(rows)}
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            INSERT INTO inventory_instancetype (provider_id, name, gpu_model_id, gpus_per_node, vcpus,
+                memory_gib, interconnect, architecture)
+            SELECT %(provider)s, n.name, n.gpu_model_id, n.gpus_per_node, n.vcpus,
+                n.memory_gib, n.interconnect, n.architecture
+            FROM jsonb_to_recordset(%(rows)s::jsonb) AS n(name text, gpu_model_id bigint, gpus_per_node integer,
+                vcpus integer, memory_gib integer, interconnect text, architecture text)
+            ON CONFLICT (provider_id, name) DO NOTHING
+            """,
+            values,
+        )
+        cursor.execute(
+            """
+            SELECT t.name, t.id FROM inventory_instancetype t
+            JOIN jsonb_to_recordset(%(rows)s::jsonb) AS n(name text, gpus_per_node integer)
+                ON n.name = t.name AND n.gpus_per_node = t.gpus_per_node
+            WHERE t.provider_id = %(provider)s
+            """,
+            values,
+        )
+        return dict(cursor.fetchall())
 
 
 def interconnect(network: str) -> str:
     """Return a network as the catalog shows it, or nothing where it is no fabric between GPUs."""
-    return network.strip()[:60] if FABRIC.search(network) else ""
+    return one_line(network.strip(), longest=60) if FABRIC.search(network) else ""
 
 
 def architecture(info: InstanceTypeInfo, model: GpuModel | None) -> Architecture:

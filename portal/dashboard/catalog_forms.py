@@ -86,12 +86,14 @@ class ModelFilter(AddressForm):
 
     def __init__(self, data: QueryDict) -> None:
         super().__init__(data)
-        known = list(GpuModel.objects.order_by().values_list("vendor", "memory_gib").distinct())
+        sold = GpuModel.objects.filter(instance_types__isnull=False)
+        known = list(sold.order_by().values_list("vendor", "memory_gib").distinct())
         self._choices("vendor", [(slug, vendor_name(slug)) for slug in sorted({row[0] for row in known})])
         sizes = sorted({row[1] for row in known})
         self._choices("memory", [(size, _("%(n)d GiB or more") % {"n": size}) for size in sizes])
         self._choices("purchase", Offer.Purchase.choices)
-        self._choices("cloud", list(Provider.objects.values_list("slug", "name")))
+        clouds = Provider.objects.filter(instance_types__isnull=False)
+        self._choices("cloud", list(clouds.values_list("slug", "name").distinct()))
 
     def _choices(self, name: str, choices: list[Any]) -> None:
         field: Any = self.fields[name]

@@ -315,6 +315,20 @@ def test_a_type_that_cannot_be_is_a_problem_and_adds_nothing(account, cloud, mon
     assert (InstanceType.objects.count(), GpuSpelling.objects.count()) == before
 
 
+def test_foreign_characters_are_stored_as_something_printable(now):
+    provider = Provider.objects.get(slug="vast")
+    odd = "Infini\x00band, InfiniBand \ud800 " + "x" * 80
+    learned = learn_types(
+        listed=[info("known", "H100 SXM", network=odd), info("unknown", "X\x00\ud800 100", memory=2**31 - 1)],
+        provider_id=provider.pk,
+        now=now,
+    )
+    assert len(learned.added) == 1
+    assert InstanceType.objects.get(name="known").interconnect.startswith("Infini�band, InfiniBand �")
+    assert GpuSpelling.objects.get(source="poll").spelling == "x 100"
+    assert InstanceType.objects.filter(name="known", interconnect__endswith="…").exists()
+
+
 def test_a_hundred_thousand_unknown_types_do_not_fill_the_list(now):
     provider = Provider.objects.get(slug="vast")
     learned = learn_types(
