@@ -71,11 +71,11 @@ def test_refused_credentials_fail_no_lease_and_are_tried_again_at_once_when_they
 def test_refused_credentials_are_tried_a_few_times_a_day(cloud: Cloud, lease: Lease, faults: Faults) -> None:
     sweep.start_due(now=at(1))
     faults.before["launch"] = [AuthFailed("refused")] * 60
-    for minutes in range(1, 600, 4):
+    for minutes in range(1, 300, 7):
         sweep.launch_due(now=at(minutes))
-    assert 20 <= faults.count("launch") <= 50
+    assert 9 <= faults.count("launch") <= 25
     faults.before["launch"] = []
-    assert sweep.launch_due(now=at(640)) == 1
+    assert sweep.launch_due(now=at(340)) == 1
 
 
 def test_staff_who_have_given_the_right_need_not_wait(cloud: Cloud, lease: Lease, faults: Faults) -> None:

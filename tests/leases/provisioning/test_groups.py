@@ -426,7 +426,7 @@ def test_postgresql_refuses_two_intents_with_one_machine(cloud: Cloud, four: Lea
         LaunchIntent.objects.filter(pk=first.intent_id).update(group="")
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(3))
 def test_whatever_happens_there_are_four_in_the_end(
     cloud: Cloud, four: Lease, faults: Faults, seed: int
 ) -> None:
@@ -445,7 +445,7 @@ def test_whatever_happens_there_are_four_in_the_end(
         error if isinstance(error, TimedOut | WorkerDied) else None for error in faults.after["launch"]
     ]
     minutes = 1.0
-    for _round in range(40):
+    for _round in range(24):
         try:
             sweep.launch_due(now=at(minutes))
             sweep.probe_due(now=at(minutes))
