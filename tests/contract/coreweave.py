@@ -50,7 +50,7 @@ class ApiServer:
     async def _start(self) -> str:
         import kmock
 
-        self._kmock = kmock.KubernetesEmulator()
+        self._kmock: Any = kmock.KubernetesEmulator()
         self._kmock.resources["compute.coreweave.com/v1alpha1/nodepools"] = {"namespaced": False}
         self._kmock.resources["v1/nodes"] = {"namespaced": False}
         await self._kmock.__aenter__()
