@@ -47,13 +47,12 @@ POLLS = """
         SELECT DISTINCT 0, provider_id FROM inventory_provideraccount
         WHERE stock_confidential AND NOT %(show_confidential)s
     )"""
+PRICE_AT = "CASE WHEN o.price_source = 'api' THEN GREATEST(polls.polled_at, o.price_seen_at) ELSE o.price_seen_at END"
 # Every offer o of type t, with what may be shown of it.
-FIGURES = """
+FIGURES = f"""
     o.price / t.gpus_per_node AS per_gpu,
     CASE WHEN secret.provider_id IS NOT NULL THEN 'undisclosed' ELSE o.availability END AS availability,
-    CASE WHEN o.price IS NULL THEN NULL
-         WHEN o.price_source = 'api' THEN GREATEST(polls.polled_at, o.price_seen_at)
-         ELSE o.price_seen_at END AS price_at,
+    CASE WHEN o.price IS NOT NULL THEN {PRICE_AT} END AS price_at,
     polls.polled_at"""
 JOINS = """
     inventory_offer o
@@ -175,41 +174,56 @@ def model_summaries(
             SELECT * FROM inventory_gpumodel g
             WHERE %(vendor)s IN ('', g.vendor) AND %(slug)s IN ('', g.slug) AND g.memory_gib >= %(memory)s
               AND (%(text)s = '' OR strpos(lower(concat_ws(' ', g.name, g.slug, g.family, g.vendor)), %(text)s) > 0)
-        ), figures AS (
-            SELECT t.gpu_model_id, t.provider_id, o.region_id, o.purchase, o.currency, o.price_source, {FIGURES}
+        ), cells AS MATERIALIZED (
+            -- One pass, two groupings: the lowest price by type, and what is known by region.
+            SELECT t.gpu_model_id, t.id AS type_id, o.purchase, o.currency, o.region_id,
+                   min(o.price) FILTER (WHERE o.availability <> 'unavailable' OR secret.provider_id IS NOT NULL) AS best,
+                   min(o.price) AS any_best,
+                   bool_or(secret.provider_id IS NULL AND polls.polled_at >= %(recent)s
+                           AND o.availability = 'available') AS available,
+                   bool_or(secret.provider_id IS NULL AND polls.polled_at >= %(recent)s
+                           AND o.availability <> 'unknown') AS known,
+                   max(polls.polled_at) FILTER (WHERE secret.provider_id IS NULL
+                           AND o.availability <> 'unknown') AS signal_at,
+                   min({PRICE_AT}) FILTER (WHERE o.price IS NOT NULL AND o.price_source = 'api') AS oldest_api,
+                   max({PRICE_AT}) FILTER (WHERE o.price IS NOT NULL AND o.price_source = 'api') AS newest_api,
+                   min({PRICE_AT}) FILTER (WHERE o.price IS NOT NULL AND o.price_source <> 'api') AS oldest_card,
+                   max({PRICE_AT}) FILTER (WHERE o.price IS NOT NULL AND o.price_source <> 'api') AS newest_card
             FROM {JOINS}
             WHERE t.gpu_model_id IN (SELECT id FROM models)
               AND (%(provider)s = '' OR t.provider_id = (SELECT id FROM inventory_provider WHERE slug = %(provider)s))
               AND %(purchase)s IN ('', o.purchase)
-        ), cells AS MATERIALIZED (
-            SELECT gpu_model_id, provider_id, region_id, purchase, currency, price_source, polled_at,
-                   min(per_gpu) FILTER (WHERE availability <> 'unavailable') AS best, min(per_gpu) AS any_best,
-                   min(price_at) AS oldest, max(price_at) AS newest,
-                   bool_or(availability = 'available') AS available,
-                   bool_or(availability IN ('available', 'unavailable')) AS known
-            FROM figures GROUP BY 1, 2, 3, 4, 5, 6, 7
+            GROUP BY GROUPING SETS ((t.gpu_model_id, t.id, o.purchase, o.currency), (t.gpu_model_id, o.region_id))
         ), totals AS (
-            SELECT gpu_model_id, count(DISTINCT provider_id) AS clouds, count(DISTINCT region_id) AS regions,
-                   count(DISTINCT region_id) FILTER (WHERE available AND polled_at >= %(recent)s) AS available,
-                   count(DISTINCT region_id) FILTER (WHERE known AND polled_at >= %(recent)s) AS known,
-                   max(polled_at) FILTER (WHERE known AND polled_at >= %(recent)s) AS signal_at,
-                   max(newest) AS newest, min(oldest) AS oldest,
-                   (array_agg(price_source ORDER BY newest DESC NULLS LAST))[1] AS newest_source,
-                   (array_agg(price_source ORDER BY oldest ASC NULLS LAST))[1] AS oldest_source
-            FROM cells GROUP BY 1
-        ), lows AS (
+            SELECT c.gpu_model_id, count(DISTINCT r.provider_id) AS clouds, count(*) AS regions,
+                   count(*) FILTER (WHERE c.available) AS available, count(*) FILTER (WHERE c.known) AS known,
+                   max(c.signal_at) FILTER (WHERE c.known) AS signal_at,
+                   min(c.oldest_api) AS oldest_api, max(c.newest_api) AS newest_api,
+                   min(c.oldest_card) AS oldest_card, max(c.newest_card) AS newest_card
+            FROM cells c JOIN inventory_region r ON r.id = c.region_id GROUP BY 1
+        ), winners AS (
             SELECT DISTINCT ON (c.gpu_model_id, c.purchase, c.currency)
-                   c.gpu_model_id, c.purchase, c.currency, COALESCE(c.best, c.any_best) AS per_gpu,
-                   p.slug AS provider, p.name AS provider_name, r.code AS region,
-                   c.oldest AS price_at, c.price_source AS source, c.best IS NULL AS unavailable
-            FROM cells c
-            JOIN inventory_provider p ON p.id = c.provider_id JOIN inventory_region r ON r.id = c.region_id
+                   c.gpu_model_id, c.type_id, c.purchase, c.currency, COALESCE(c.best, c.any_best) AS price,
+                   COALESCE(c.best, c.any_best) / t.gpus_per_node AS per_gpu, c.best IS NULL AS unavailable
+            FROM cells c JOIN inventory_instancetype t ON t.id = c.type_id
             WHERE c.any_best IS NOT NULL
-            ORDER BY c.gpu_model_id, c.purchase, c.currency, c.best IS NULL, COALESCE(c.best, c.any_best),
-                     p.slug, r.code
+            ORDER BY c.gpu_model_id, c.purchase, c.currency, c.best IS NULL, per_gpu, t.gpus_per_node DESC, t.id
+        ), lows AS (
+            SELECT w.*, p.slug AS provider, p.name AS provider_name, won.*
+            FROM winners w CROSS JOIN LATERAL (
+                SELECT r.provider_id, r.code AS region, {PRICE_AT} AS price_at, o.price_source AS source
+                FROM {JOINS} JOIN inventory_region r ON r.id = o.region_id
+                WHERE o.instance_type_id = w.type_id AND o.purchase = w.purchase AND o.currency = w.currency
+                  AND o.price = w.price
+                  AND (w.unavailable OR o.availability <> 'unavailable' OR secret.provider_id IS NOT NULL)
+                ORDER BY r.code LIMIT 1
+            ) won JOIN inventory_provider p ON p.id = won.provider_id
         )
         SELECT g.slug, g.name, g.vendor, g.family, g.memory_gib, n.clouds, n.regions, n.available, n.known,
-               n.signal_at, n.newest, n.newest_source, n.oldest, n.oldest_source,
+               n.signal_at, GREATEST(n.newest_api, n.newest_card),
+               CASE WHEN n.newest_card IS NULL OR n.newest_api >= n.newest_card THEN 'api' ELSE 'rate_card' END,
+               LEAST(n.oldest_api, n.oldest_card),
+               CASE WHEN n.oldest_card IS NULL OR n.oldest_api < n.oldest_card THEN 'api' ELSE 'rate_card' END,
                l.purchase, l.currency, l.per_gpu, l.provider, l.provider_name, l.region, l.price_at, l.source,
                l.unavailable
         FROM models g JOIN totals n ON n.gpu_model_id = g.id LEFT JOIN lows l ON l.gpu_model_id = g.id
