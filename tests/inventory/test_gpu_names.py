@@ -13,7 +13,16 @@ from hypothesis import strategies as st
 
 from inventory.catalog import DATA, load_facts
 from inventory.gpu_names import Spelled, forget_answered, normalise, resolve, resolve_all
-from inventory.models import Architecture, GpuModel, GpuSpelling, InstanceType, Offer, PollRun, Provider
+from inventory.models import (
+    Architecture,
+    GpuModel,
+    GpuSpelling,
+    InstanceType,
+    Offer,
+    PollRun,
+    PricePoint,
+    Provider,
+)
 from inventory.new_types import learn_types
 from inventory.polling import poll_account
 from inventory.providers import registry
@@ -208,6 +217,26 @@ def test_a_new_type_with_a_known_gpu_is_added_with_its_offer(account, cloud, mon
     # A second time there is nothing to add.
     poll_account(account_id=account.pk, now=now + timedelta(hours=1))
     assert Event.objects.filter(kind="instance_types.added").count() == 1
+
+
+def test_a_real_adapter_fills_an_empty_catalog(ec2_account, now):
+    """EC2's own words, from a server that somebody else wrote: no type has to be entered by hand."""
+    PricePoint.objects.all().delete()
+    Offer.objects.all().delete()
+    before = dict(InstanceType.objects.filter(provider__slug="aws").values_list("name", "gpu_model__slug"))
+    InstanceType.objects.all().delete()
+
+    (run,) = poll_account(account_id=ec2_account.pk, now=now)
+
+    assert (run.state, run.unknown_types, run.error) == ("complete", [], "")
+    after = dict(InstanceType.objects.values_list("name", "gpu_model__slug"))
+    assert len(after) > 50
+    assert {name: before[name] for name in after if name in before} == {
+        name: model for name, model in after.items() if name in before
+    }
+    assert Offer.objects.count() == run.offers_seen
+    assert InstanceType.objects.get(name="p5.48xlarge").interconnect == "3200 Gigabit, EFA"
+    assert InstanceType.objects.get(name="g5g.xlarge").architecture == Architecture.ARM64
 
 
 def test_an_unknown_gpu_is_kept_once_for_staff_and_known_after_their_choice(account, cloud, monkeypatch, now):
