@@ -54,10 +54,10 @@ def launch(session: AzureSession, group: LaunchGroup) -> list[LaunchedInstance]:
 
     def put() -> Any:
         # If-None-Match: a name that is taken is refused instead of changing what runs under it.
-        return session.compute.virtual_machines.begin_create_or_update(
+        return session.compute.virtual_machines.begin_create_or_update(  # type: ignore[call-overload]
             session.resource_group,
             name,
-            document,  # type: ignore[arg-type]  # as JSON, which its overloads take for a model
+            document,  # JSON, which the SDK takes and its overloads do not mention
             match_condition=MatchConditions.IfMissing,
             polling=False,
         ).result()
