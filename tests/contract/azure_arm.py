@@ -446,6 +446,7 @@ class Arm(FakeApi):
         item["properties"]["provisioningState"] = "Failed" if doom else "Creating"
         code = f"ProvisioningState/failed/{doom[0]}" if doom else "ProvisioningState/creating"
         provisioning = {"code": code, "level": "Error" if doom else "Info", "displayStatus": "Provisioning"}
+        provisioning["time"] = STARTED
         if doom:
             provisioning["message"] = doom[1]
         power = {"code": "PowerState/deallocated" if doom else "PowerState/starting", "level": "Info"}

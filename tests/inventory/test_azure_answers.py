@@ -14,7 +14,14 @@ from azure.core import exceptions as core
 
 from inventory.providers.azure import AzureProvider, errors, session, states
 from inventory.providers.azure.prices import read_prices
-from inventory.providers.base import Availability, Machine, MachineState, PurchaseOption
+from inventory.providers.base import (
+    Availability,
+    LaunchGroup,
+    LeaseNetworkRequest,
+    Machine,
+    MachineState,
+    PurchaseOption,
+)
 from inventory.providers.errors import (
     AuthFailed,
     BadAnswer,
@@ -198,6 +205,7 @@ def test_only_a_ready_agent_is_healthy() -> None:
         (409, "AnotherOperationInProgress", ProviderError, True, False),
         (400, "NicReservedForAnotherVm", ProviderError, True, False),
         (400, "InUseNetworkSecurityGroupCannotBeDeleted", ProviderError, True, False),
+        (400, "ApplicationSecurityGroupInUse", ProviderError, True, False),
         (412, "PreconditionFailed", ProviderError, True, True),
         (412, "SomethingNew", ProviderError, True, True),
         (500, "InternalServerError", ProviderError, True, True),
@@ -630,6 +638,43 @@ def test_machines_with_odd_documents_do_not_hide_the_others(arm: Arm, azure: Azu
     found: list[Machine] = list(azure.describe(region=REGION, ids=["odd-1", "odd-2", "odd-3"]))
     assert [machine.id for machine in found] == ["odd-1", "odd-2", "odd-3"]
     assert {machine.state for machine in found} == {MachineState.UNKNOWN}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda body: HTML,
+        lambda body: body[: len(body) // 2],
+        lambda body: b"",
+        lambda body: b"[]",
+        lambda body: b'{"name": "another"}',
+        lambda body: b'{"name": 5, "properties": 5}',
+    ],
+)
+def test_a_launch_with_a_garbled_answer_is_doubted(
+    arm: Arm, azure: AzureProvider, proxy: FaultyProxy, change: Any
+) -> None:
+    tags = {"sublet:site": "site-one", "sublet:lease": "lse_abcdefghjkmnpqrs"}
+    made = azure.prepare_lease(LeaseNetworkRequest(tags["sublet:lease"], REGION, (), (), tags))
+    proxy.plant(
+        lambda request: request.method == "PUT",
+        change=lambda _, answer: Answer(answer.status, change(answer.body), answer.headers),
+    )
+    group = LaunchGroup(
+        client_token="lau_abcdefghjkmnpqrs",
+        count=1,
+        instance_type=TYPE,
+        region=REGION,
+        zone="1",
+        tags=tags,
+        firewall_id=made.firewall_id,
+    )
+    with pytest.raises(ProviderError) as refusal:
+        azure.launch(group)
+    assert refusal.value.doubtful
+    # What was made is found by its token.
+    [machine] = azure.find(region=REGION, tag="sublet:token", value=group.client_token)
+    assert ("virtualmachines", machine.id) in arm.resources
 
 
 def test_a_pages_own_link_keeps_its_query() -> None:

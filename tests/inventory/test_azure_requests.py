@@ -422,25 +422,53 @@ def test_a_wrong_resource_group_does_not_look_like_lost_machines(arm: Arm) -> No
     assert type(refusal.value) is ProviderError
 
 
-def test_a_machine_that_found_no_host_is_told_and_can_be_removed(arm: Arm) -> None:
-    arm.doomed = [
-        ("AllocationFailed", "We do not have sufficient capacity."),
-        ("QuotaExceeded", "No more cores."),
-    ]
-    cloud, names = several(arm, 2)
-    for machine, code in zip(
-        cloud.describe(region=REGION, ids=names), ("AllocationFailed", "QuotaExceeded"), strict=True
-    ):
+DOOM = [
+    ("AllocationFailed", "We do not have sufficient capacity."),
+    ("QuotaExceeded", "No more cores."),
+]
+
+
+@pytest.mark.parametrize("count", [2, 6])
+def test_a_machine_that_found_no_host_is_told_once_and_removed(arm: Arm, count: int) -> None:
+    arm.doomed = list(DOOM)
+    cloud, names = several(arm, count)
+    first, second, *others = sorted(cloud.describe(region=REGION, ids=names), key=lambda each: each.id)
+    for machine, (code, text) in zip((first, second), DOOM, strict=True):
         assert (machine.state, machine.status_ok) == (MachineState.TERMINATED, False)
-        assert code in machine.reason
-    # It still exists, and so it is listed and removed.
-    owned = [item for item in cloud.list_owned(region=REGION) if item.kind == ResourceKind.INSTANCE]
-    assert {item.id for item in owned} == set(names)
-    for item in owned:
-        cloud.remove(item)
-    assert {machine.state for machine in cloud.describe(region=REGION, ids=names)} == {MachineState.STOPPING}
+        assert machine.reason == f"{text} ({code})"
+    assert {machine.state for machine in others} == ({MachineState.RUNNING} if others else set())
+    # It takes its disk, interface and address along; nothing is left for anybody to find.
+    assert arm.ending == {first.id, second.id}
     arm.finish_ending()
-    assert cloud.describe(region=REGION, ids=names) == []
+    assert {machine.id for machine in cloud.describe(region=REGION, ids=names)} == {
+        machine.id for machine in others
+    }
+    owned = cloud.list_owned(region=REGION)
+    assert len([item for item in owned if item.kind != ResourceKind.NETWORK]) == 4 * len(others)
+
+
+def test_a_machine_that_ran_before_it_lost_its_host_is_left_to_staff(arm: Arm) -> None:
+    """Its disk has a customer's data; somebody stopped it, and it found no room to start again."""
+    arm.doomed = list(DOOM)
+    cloud, names = several(arm, 2)
+    for name, made in zip(names, ("2026-11-19T08:00:00Z", None), strict=True):
+        arm.resources["virtualmachines", name]["properties"]["timeCreated"] = made
+    found = cloud.describe(region=REGION, ids=names)
+    assert {machine.state for machine in found} == {MachineState.TERMINATED}
+    assert arm.ending == set()
+    # As long as it is there it is listed.
+    owned = {item.id for item in cloud.list_owned(region=REGION) if item.kind == ResourceKind.INSTANCE}
+    assert owned == set(names)
+
+
+def test_our_ids_are_the_same_however_azure_writes_them(arm: Arm) -> None:
+    cloud, [name] = several(arm, 1)
+    item = arm.resources["virtualmachines", name]
+    item["name"], item["location"] = name.upper(), "East US"
+    assert [machine.id for machine in cloud.describe(region=REGION, ids=[name])] == [name]
+    assert [machine.id for machine in cloud.find(region=REGION, tag=TAG_LEASE, value=LEASE)] == [name]
+    owned = [item.id for item in cloud.list_owned(region=REGION) if item.kind == ResourceKind.INSTANCE]
+    assert owned == [name]
 
 
 def test_everything_of_a_lease_is_listed_with_its_marks(arm: Arm) -> None:

@@ -51,18 +51,14 @@ GONE = {"NotFound", "ParentResourceNotFound", "ResourceNotFound"}
 # A 404 that says nothing about the machine that was asked for: taken for one, a wrong setting
 # would lose every machine of the account.
 MISCONFIGURED = {"ResourceGroupNotFound", "ReferencedResourceNotFound", "MissingSubscriptionRegistration"}
-# Somebody else is at work on the same thing, or it is still in use: nothing happened.
+# Somebody else is at work on the same thing, or it is still in use (“InUse…” and “…InUse” too):
+# nothing happened.
 LATER = {
     "AnotherOperationInProgress",
     "Conflict",
-    "InUseNetworkSecurityGroupCannotBeDeleted",
-    "InUseSubnetCannotBeDeleted",
-    "NetworkSecurityGroupInUse",
-    "NicInUse",
     "NicReservedForAnotherVm",
     "OperationPreempted",
     "PublicIPAddressCannotBeDeleted",
-    "PublicIPAddressInUse",
     "ReferencedResourceNotProvisioned",
     "ResourceGroupBeingDeleted",
     "RetryableError",
@@ -167,7 +163,7 @@ def by_code(code: str, text: str, said: str) -> ProviderError | None:
         return NotFound(said, code=code)
     if code in TAKEN or code in INTERNAL:
         return ProviderError(said, code=code, retryable=True, doubtful=True)
-    if code in LATER:
+    if code in LATER or code.startswith("InUse") or code.endswith("InUse"):
         return ProviderError(said, code=code, retryable=True)
     return None
 

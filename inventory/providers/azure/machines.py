@@ -8,6 +8,7 @@ went is read from the machine later, by :func:`describe`.
 from __future__ import annotations
 
 import base64
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -25,13 +26,14 @@ from inventory.providers.azure.session import (
     AzureSession,
     ask,
     location,
-    name_of,
     our_items,
 )
-from inventory.providers.base import LaunchedInstance, LaunchGroup, Machine, PurchaseOption
+from inventory.providers.base import LaunchedInstance, LaunchGroup, Machine, MachineState, PurchaseOption
 from inventory.providers.cloud_init import user_data
 from inventory.providers.errors import BadAnswer, NotFound, NotSupported, ProviderError
 from inventory.providers.fields import moment
+
+log = logging.getLogger(__name__)
 
 # The version of Microsoft.Network that makes interface and address; the compute API names two.
 NETWORK_OF_MACHINES = "2020-11-01"
@@ -42,6 +44,7 @@ INTERFACES, ADDRESSES = "Microsoft.Network/networkInterfaces", "Microsoft.Networ
 KEYS = ("ssh-ed25519 ", "ssh-rsa ")
 USER = "ubuntu"
 DISK = "Premium_LRS"
+Described = tuple[dict[str, Any], tuple[str, str]]  # a machine, and its public and private address
 # Above this many, four listings take fewer calls than two reads per machine.
 ONE_BY_ONE = 5
 
@@ -176,7 +179,7 @@ def _interface(
 
 def find(session: AzureSession, region: str, tag: str, value: str) -> list[Machine]:
     found = [
-        str(document["name"])
+        naming.id_of(document)
         for document in our_items(_all(session), region)
         if marks.matches(naming.tags_of(document), tag, value)
     ]
@@ -184,10 +187,26 @@ def find(session: AzureSession, region: str, tag: str, value: str) -> list[Machi
 
 
 def describe(session: AzureSession, region: str, ids: Sequence[str]) -> list[Machine]:
-    """Return the machines with these names; their addresses are read from their interfaces."""
-    if len(ids) > ONE_BY_ONE:
-        return list(_describe_many(session, region, {name.lower() for name in ids}))
+    """Return the machines with these names; their addresses are read from their interfaces.
+
+    One that never got a host is told once, and its remains are removed: they would hold a
+    place in their reservation, and one more would be left by every further try.
+    """
+    few = len(ids) <= ONE_BY_ONE
+    documents = _one_by_one(session, region, ids) if few else _together(session, region, ids)
     machines = []
+    for document, addresses in documents:
+        found = _machine(region, document, addresses)
+        machines.append(found)
+        if found.state == MachineState.TERMINATED and states.never_ran(document["properties"]):
+            try:
+                delete(session, found.id)
+            except ProviderError as error:
+                log.warning("failed_machine_stays", extra={"machine": found.id, "error": str(error)})
+    return machines
+
+
+def _one_by_one(session: AzureSession, region: str, ids: Sequence[str]) -> Iterator[Described]:
     for name in ids:
         try:
             document = ask(
@@ -199,8 +218,7 @@ def describe(session: AzureSession, region: str, ids: Sequence[str]) -> list[Mac
         except NotFound:
             continue
         if location(document) == region:
-            machines.append(_machine(region, document, _own_addresses(session, document)))
-    return machines
+            yield document, _own_addresses(session, document)
 
 
 def reclaim(session: AzureSession, ids: Sequence[str]) -> None:
@@ -223,7 +241,8 @@ def _all(session: AzureSession) -> Iterator[Any]:
     return session.list(path, COMPUTE, action=_("Listing machines"))
 
 
-def _describe_many(session: AzureSession, region: str, names: set[str]) -> Iterator[Machine]:
+def _together(session: AzureSession, region: str, ids: Sequence[str]) -> Iterator[Described]:
+    names = {name.lower() for name in ids}
     documents = [
         document
         for document in our_items(_all(session), region)
@@ -254,7 +273,7 @@ def _describe_many(session: AzureSession, region: str, names: set[str]) -> Itera
         view = views.get(str(document.get("id")).lower())
         properties = {**(document.get("properties") or {}), "instanceView": view}
         found = [interfaces.get(path.lower(), {}) for path in _interface_ids(document)]
-        yield _machine(region, {**document, "properties": properties}, _addresses(found, public))
+        yield {**document, "properties": properties}, _addresses(found, public)
 
 
 def _own_addresses(session: AzureSession, document: Mapping[str, Any]) -> tuple[str, str]:
@@ -301,7 +320,7 @@ def _machine(region: str, document: Mapping[str, Any], addresses: tuple[str, str
     properties = document.get("properties") or {}
     state, raw, reason = states.state_of(properties)
     return Machine(
-        id=str(document.get("name") or name_of(document.get("id"))),
+        id=naming.id_of(document),
         region=region,
         state=state,
         raw_state=raw,

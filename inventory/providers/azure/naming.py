@@ -51,12 +51,21 @@ def network_name(tags: Mapping[str, str]) -> str:
     return naming.name_for({tag: tags[tag] for tag in (TAG_SITE, TAG_LEASE) if tag in tags})
 
 
+def id_of(document: Mapping[str, Any]) -> str:
+    """Return a resource's name, which is its id; ours in lower case, however Azure writes it back."""
+    name = str(document.get("name") or "")
+    return name.lower() if _marks(name) else name
+
+
 def tags_of(document: Mapping[str, Any]) -> dict[str, str]:
     """Return the tags of ours that a resource has, and those that only its name carries."""
-    name = str(document.get("name") or "").lower()
-    found = naming.tags_of(name) or naming.tags_of(_SUFFIX.sub("", name))
+    found = _marks(str(document.get("name") or ""))
     tags = document.get("tags")
     theirs = (
         {str(key).lower(): str(value) for key, value in tags.items()} if isinstance(tags, Mapping) else {}
     )
     return found | {tag: theirs[tag] for tag in OURS if theirs.get(tag)}
+
+
+def _marks(name: str) -> dict[str, str]:
+    return naming.tags_of(name.lower()) or naming.tags_of(_SUFFIX.sub("", name.lower()))

@@ -14,7 +14,7 @@ from django.utils.translation import gettext as _
 
 from inventory.providers.azure import machines, network
 from inventory.providers.azure.errors import translated
-from inventory.providers.azure.naming import tags_of
+from inventory.providers.azure.naming import id_of, tags_of
 from inventory.providers.azure.session import GROUPS, NETWORK, AzureSession, our_items
 from inventory.providers.base import OwnedResource, ResourceKind
 from inventory.providers.errors import NotFound, NotSupported, ProviderError
@@ -29,7 +29,8 @@ KINDS: Mapping[str, ResourceKind] = {
     "microsoft.network/networksecuritygroups": ResourceKind.NETWORK,
     "microsoft.network/virtualnetworks": ResourceKind.NETWORK,
 }
-_ADDRESS = re.compile(r"(?:networkInterfaces|publicIPAddresses)/[\w.-]+")
+ADDRESSES = {path.lower(): path.partition("/")[2] for path in (machines.INTERFACES, machines.ADDRESSES)}
+_ADDRESS = re.compile(rf"(?:{'|'.join(ADDRESSES.values())})/[\w.-]+")
 _NAME = re.compile(r"[\w.-]+")
 
 
@@ -51,7 +52,7 @@ def list_owned(session: AzureSession, region: str) -> Iterator[OwnedResource]:
         tags = tags_of(item)
         if kind is None or not tags:
             continue
-        name = get(item, "name", str, action=action)
+        name = id_of(item)
         if kind == ResourceKind.NETWORK:
             if name in networks:
                 continue
@@ -69,7 +70,7 @@ def list_owned(session: AzureSession, region: str) -> Iterator[OwnedResource]:
 def _id(kind: ResourceKind, name: str, item: Mapping[str, Any]) -> str:
     if kind != ResourceKind.ADDRESS:
         return name
-    return f"{str(item['type']).partition('/')[2]}/{name}"
+    return f"{ADDRESSES[str(item['type']).lower()]}/{name}"
 
 
 def remove(session: AzureSession, resource: OwnedResource) -> None:

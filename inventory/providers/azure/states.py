@@ -8,11 +8,13 @@ https://learn.microsoft.com/en-us/azure/virtual-machines/states-billing.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from datetime import timedelta
 from typing import Any
 
 from inventory.providers.azure.errors import by_code
 from inventory.providers.base import MachineState
 from inventory.providers.errors import NoCapacity, QuotaExceeded
+from inventory.providers.fields import moment
 
 # The value is what a machine is while the operation goes on; None leaves it to the power state.
 PROVISIONING: Mapping[str, MachineState | None] = {
@@ -35,6 +37,8 @@ POWER: Mapping[str, MachineState] = {
     "unknown": MachineState.UNKNOWN,
 }
 AGENT_READY = "provisioningstate/succeeded"
+# Azure looks for a host at once; a machine that ran and cannot be started again is older than this.
+FIRST_MINUTES = timedelta(minutes=20)
 
 
 def statuses(view: Any) -> Iterator[tuple[str, str, str]]:
@@ -72,6 +76,18 @@ def state_of(properties: Mapping[str, Any]) -> tuple[MachineState, str, str]:
         if had_no_host or not power:
             return MachineState.TERMINATED, raw, reason or provisioning
     return POWER.get(power.lower(), MachineState.UNKNOWN), raw, reason
+
+
+def never_ran(properties: Mapping[str, Any]) -> bool:
+    """Tell whether a machine that is *terminated* failed while it was made, so that it holds no data."""
+    made = moment(properties.get("timeCreated"))
+    view = properties.get("instanceView")
+    found = view.get("statuses") if isinstance(view, Mapping) else None
+    for item in found if isinstance(found, list) else []:
+        if isinstance(item, Mapping) and str(item.get("code")).lower().startswith("provisioningstate/failed"):
+            failed = moment(item.get("time"))
+            return bool(made and failed and failed - made <= FIRST_MINUTES)
+    return False
 
 
 def healthy(properties: Mapping[str, Any]) -> bool | None:
