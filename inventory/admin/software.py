@@ -16,7 +16,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
 from inventory.admin.base import SupplyAdmin, readable, staff
-from inventory.models import Node, SoftwareStack, StackImage
+from inventory.models import Node, Region, SoftwareStack, StackImage
 from inventory.software import images_of
 from portal.accounts import events
 from portal.common.html import BAD, GOOD, NEUTRAL, pill
@@ -101,6 +101,13 @@ class ImageForm(forms.ModelForm):
         help_text=gettext_lazy("Names, or beginnings with a star: p5.*, p5en.*; empty: all."),
     )
 
+    region = forms.ModelChoiceField(
+        label=gettext_lazy("region"),
+        queryset=Region.objects.select_related("provider").order_by("provider__slug", "code"),
+        required=False,
+        empty_label=gettext_lazy("all"),
+        help_text=gettext_lazy("Without one: every region of the provider that has no row of its own."),
+    )
     source = forms.URLField(
         label=gettext_lazy("source"),
         required=False,
@@ -139,7 +146,6 @@ class ImageInline(admin.TabularInline):
         "enabled",
         "checked_on",
     )
-    raw_id_fields = ("region",)
     show_change_link = True
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[StackImage]:
@@ -152,7 +158,7 @@ class SoftwareStackAdmin(SupplyAdmin):
     deletable = True
     inlines = (ImageInline,)
     list_display = ("name", "holds_", "position", "is_default", "enabled_", "images_", "leases_")
-    list_filter = ("enabled", "gpu_vendor", ("images__provider", admin.RelatedOnlyFieldListFilter))
+    list_filter = ("enabled", ("images__provider", admin.RelatedOnlyFieldListFilter))
     search_fields = ("name", "slug", "images__reference")
     readonly_fields = ("offered",)
     actions = ("enable", "disable")
@@ -275,7 +281,6 @@ class StackImageAdmin(SupplyAdmin):
     list_filter = ("provider", "enabled", "architecture", "stack")
     list_select_related = ("stack", "provider", "region")
     search_fields = ("reference", "stack__name", "stack__slug", "region__code", "note")
-    raw_id_fields = ("region",)
     actions = ("enable", "disable", "checked")
 
     @admin.display(description=gettext_lazy("region"), ordering="region")

@@ -115,7 +115,7 @@ class StackImage(models.Model):
     )
     reference = models.CharField(
         _("reference"),
-        max_length=300,
+        max_length=500,
         help_text=_(
             "As the provider's launch takes it: an AMI or SSM parameter (/aws/service/…), an Azure URN, "
             "a Google image family, a container image."

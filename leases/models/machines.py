@@ -100,7 +100,7 @@ class LaunchIntent(Claim):
     account = models.ForeignKey(ProviderAccount, on_delete=models.PROTECT, related_name="+")
     state = models.CharField(_("state"), max_length=16, choices=State, default=State.PENDING)
     # What the last call asked for; empty: the account's default image and user.
-    image = models.CharField(_("image"), max_length=300, blank=True)
+    image = models.CharField(_("image"), max_length=500, blank=True)
     login_user = models.CharField(_("login user"), max_length=64, blank=True)
     attempts = models.PositiveIntegerField(_("attempts"), default=0)
     called_at = models.DateTimeField(_("last call"), null=True, blank=True)
