@@ -91,8 +91,9 @@ class LaunchIntent(Claim):
     group = models.CharField(_("launch group"), max_length=64, db_index=True, editable=False)
     # The provider ends the machines of this group only at once (Capability.ENDS_TOGETHER).
     ends_together = models.BooleanField(_("ends together"), default=False, editable=False)
-    # Whose credentials made the last call, as the provider named them: a later listing by
-    # another account's credentials proves nothing.
+    # Which credentials made the last call, and whose they were in the provider's words: a later
+    # listing by another account's credentials proves nothing.
+    called_with = models.CharField(max_length=64, blank=True, editable=False)
     upstream_account = models.CharField(max_length=200, blank=True, editable=False)
     # Which credentials the provider refused at the last call: tried again once they differ.
     refused_with = models.CharField(max_length=64, blank=True, editable=False)

@@ -120,6 +120,7 @@ def _settle(claimed: ClaimedGroup, providers: upstream.Providers, clock: Clock) 
             "group": claimed.group,
             "image": to_launch.image,
             "login_user": to_launch.login_user,
+            "called_with": upstream.fingerprint(claimed.account),
             "upstream_account": providers.identity_if_known(claimed.account),
             "refused_with": "",
         }
@@ -144,14 +145,13 @@ def _settle(claimed: ClaimedGroup, providers: upstream.Providers, clock: Clock) 
 
 def _check_account(claimed: ClaimedGroup, providers: upstream.Providers) -> None:
     """Raise :class:`ProviderError` where the listing is by another account than the call was."""
-    called_as = claimed.first.upstream_account
-    if called_as and (now_as := providers.identity(claimed.account)) != called_as:
+    if now_as := providers.stranger(claimed.account, claimed.first):
         raise ProviderError(
             _(
                 "The launch was called with credentials of %(before)s, and these are of %(now)s: enter "
                 "the former ones, or look there for machines with the token %(token)s."
             )
-            % {"before": called_as, "now": now_as, "token": claimed.group}
+            % {"before": claimed.first.upstream_account, "now": now_as, "token": claimed.group}
         )
 
 

@@ -115,15 +115,8 @@ def _elsewhere(
 
     That these credentials do not know them says nothing. Raises :class:`ProviderError`.
     """
-    missing = {
-        claimed.row.pk: claimed.row.intent.upstream_account
-        for claimed in batch.claimed
-        if claimed.row.provider_id not in machines and claimed.row.intent.upstream_account
-    }
-    if not missing:
-        return ()
-    asked_as = providers.identity(batch.account)
-    return {pk for pk, launched_as in missing.items() if launched_as != asked_as}
+    missing = [claimed.row for claimed in batch.claimed if claimed.row.provider_id not in machines]
+    return {row.pk for row in missing if providers.stranger(batch.account, row.intent)}
 
 
 def missing_grace(*, recorded: int, seen: int) -> timedelta:

@@ -126,12 +126,11 @@ def _unproven(instance: Instance, providers: upstream.Providers, keeps: bool) ->
         return _(
             "The provider does not mention %(id)s, which it was to wipe: nothing proves that it did."
         ) % {"id": instance.provider_id}
-    called_as = instance.intent.upstream_account
-    if called_as and (now_as := providers.identity(instance.account)) != called_as:
+    if now_as := providers.stranger(instance.account, instance.intent):
         return _(
             "%(id)s was launched with credentials of %(before)s, and these are of %(now)s, which does not know "
             "it. Enter the former ones, or end it there and say so here."
-        ) % {"id": instance.provider_id, "before": called_as, "now": now_as}
+        ) % {"id": instance.provider_id, "before": instance.intent.upstream_account, "now": now_as}
     return ""
 
 

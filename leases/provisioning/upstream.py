@@ -113,6 +113,18 @@ class Providers:
         except ProviderError:
             return ""
 
+    def stranger(self, account: ProviderAccount, intent: LaunchIntent) -> str:
+        """Return whose credentials the account has now, if not those of the intent's last call, else "".
+
+        What such credentials do not know may be there all the same. Credentials that have
+        not changed are not asked about, nor those of calls whose owner nobody knew. Raises
+        :class:`ProviderError`.
+        """
+        if not intent.upstream_account or intent.called_with == fingerprint(account):
+            return ""
+        now_as = self.identity(account)
+        return "" if now_as == intent.upstream_account else now_as or _("nobody that it names")
+
 
 def site_id() -> str:
     """Return this installation's name in tags: ``SUBLET_SITE_ID``, else one made once and kept."""
