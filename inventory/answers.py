@@ -14,7 +14,14 @@ from django.utils.translation import ngettext
 from inventory.models import InstanceType, Offer, Region
 from inventory.new_types import learn_types
 from inventory.prices import HIGHEST_PRICE, OfferRow
-from inventory.providers.base import Capability, Catalog, InstanceTypeInfo, OfferInfo, ZoneInfo
+from inventory.providers.base import (
+    Capability,
+    Catalog,
+    InstanceTypeInfo,
+    OfferInfo,
+    PurchaseOption,
+    ZoneInfo,
+)
 from inventory.providers.errors import BadAnswer
 from portal.common.money import ledger
 from portal.common.text import one_line
@@ -274,7 +281,7 @@ class _Offers:
         price = offer.price
         if price is None:
             # What is reserved for a time is priced when it is looked for: base.CapacityOffering.
-            if self.priced and offer.purchase_option != Offer.Purchase.RESERVED:
+            if self.priced and offer.purchase_option != PurchaseOption.RESERVED:
                 return _("has no price")
         elif not isinstance(price, Decimal) or not price.is_finite():
             return _("has a price that is not a number: %(price)s") % {"price": one_line(price)}

@@ -62,7 +62,7 @@ def failed(account: ProviderAccount, *, refused: bool, asked: timedelta, now: da
 
 def backoff(failures: int, interval: timedelta) -> timedelta:
     """Return the pause after so many failures in a row: doubled with each, at most six hours."""
-    doubled = interval * 2 ** min(max(failures - 1, 0), 10)
+    doubled: timedelta = interval * 2 ** min(max(failures - 1, 0), 10)
     return max(min(doubled, LONGEST_PAUSE), interval)
 
 

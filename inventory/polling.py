@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 from django.db.models import F, Max, Q
@@ -167,7 +168,7 @@ def _poll(poll: _Poll) -> None:
             while waiting and len(flying) < (1 if poll.trial else at_once) and not poll.over:
                 code = waiting.popleft()
                 flying[code] = (_begin(poll, code), poll.now() + PATIENCE)
-                calls.start(code, lambda code=code: provider.offers(code))
+                calls.start(code, partial(provider.offers, code))
             if not flying:
                 break
             answer = _wait(poll, calls, min(until for _run, until in flying.values()))
@@ -194,6 +195,7 @@ def _settle(
                     _fail(poll, run, _too_slow(PATIENCE))
         return  # else it came too late, and its run has failed already
     run, _until = flying[answer.key]
+    assert run.region is not None
     try:
         checked = check_catalog(
             answer.get(),
@@ -363,7 +365,7 @@ def _release(poll: _Poll) -> None:
         if poll.stored:
             circuit.succeeded(account, now=now)
             if poll.asked:
-                account.next_poll_at = max(account.next_poll_at, now + poll.asked)
+                account.next_poll_at = max(account.next_poll_at or now, now + poll.asked)
         else:
             circuit.failed(account, refused=poll.refused, asked=poll.asked, now=now)
         account.claim_token = account.claim_expires_at = None

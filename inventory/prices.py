@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from django.db import connection
 from django.db.backends.utils import CursorWrapper
@@ -93,12 +93,12 @@ def write_offers(
 
     Where a complete poll no longer lists an offer, the price that an API told for it ends;
     one from a rate card stays. A changed price ends the old price point at ``now`` and
-    begins a new one. A second
-    price for the very moment at which the current one began replaces it, and so does one
-    from before that moment, where a clock was put back: no period is ever empty.
+    begins a new one. A second price for the very moment at which the current one began
+    replaces it, and so does one from before that moment, where a clock was put back: no
+    period is ever empty, and none overlaps another.
     """
     require_transaction()
-    values = {
+    values: dict[str, Any] = {
         "regions": sorted(regions),
         "account": teller.account_id if teller else None,
         "others": list(teller.others) if teller else [],
@@ -132,15 +132,16 @@ def write_offers(
     return Written(added, changed, prices)
 
 
-def _new_points(cursor: CursorWrapper, values: dict[str, object], repriced: int) -> None:
+def _new_points(cursor: CursorWrapper, values: dict[str, Any], repriced: int) -> None:
     cursor.execute(CLOSE, values)
-    if cursor.rowcount < repriced:  # some had no price yet, or one that began at this moment or later
+    usual = cursor.rowcount == repriced  # else some had no price, or one that began at this moment or later
+    if not usual:
         cursor.execute(REPLACE, values)
-        if cursor.rowcount:
-            cursor.execute(REJOIN)
-            reopened = [row[0] for row in cursor.fetchall()]
-            cursor.execute(REOPEN, [reopened])
     cursor.execute(BEGIN, values)
+    if not usual:
+        cursor.execute(REJOIN)
+        reopened = [row[0] for row in cursor.fetchall()]
+        cursor.execute(REOPEN, [reopened])
 
 
 def _lines(rows: Iterable[OfferRow]) -> Iterator[str]:
@@ -187,7 +188,8 @@ SELECT * FROM (
         %(polled)s AND (o.id IS NULL OR (o.availability, o.zones, o.account_id)
             IS DISTINCT FROM (n.availability, n.zones, %(account)s::bigint)) AS signal,
         n.price IS NOT NULL AND (o.price IS NULL OR NOT %(only_missing)s)
-            AND (o.price, o.currency) IS DISTINCT FROM (n.price, n.currency) AS priced
+            AND (o.price, o.currency) IS DISTINCT FROM (n.price, n.currency) AS priced,
+        o.price IS NULL AS unpriced
     FROM incoming_offer n
     FULL JOIN (SELECT * FROM inventory_offer WHERE region_id = ANY(%(regions)s)) AS o
         ON o.instance_type_id = n.instance_type_id AND o.region_id = n.region_id AND o.purchase = n.purchase
@@ -249,7 +251,7 @@ UPDATE inventory_pricepoint p SET price = c.price, currency = c.currency, source
 FROM changed_offer c WHERE p.offer_id = c.id AND c.priced AND upper_inf(p.period)
 """
 
-# Undo a change that was replaced by the price before it: a price point is a change.
+# Undo a change that leads back to the price before it at the same moment: a price point is a change.
 REJOIN = """
 DELETE FROM inventory_pricepoint p USING inventory_pricepoint before, changed_offer c
 WHERE p.offer_id = c.id AND c.priced AND upper_inf(p.period) AND before.offer_id = p.offer_id
@@ -259,9 +261,13 @@ RETURNING before.id
 """
 REOPEN = "UPDATE inventory_pricepoint SET period = tstzrange(lower(period), NULL, '[)') WHERE id = ANY(%s)"
 
+# An offer without a price may have had one, which ended after ``now`` where a clock was put back.
 BEGIN = """
 INSERT INTO inventory_pricepoint (offer_id, price, currency, source, period)
-SELECT c.id, c.price, c.currency, %(source)s, tstzrange(%(now)s, NULL, '[)')
+SELECT c.id, c.price, c.currency, %(source)s, tstzrange(
+    CASE WHEN c.unpriced THEN greatest(%(now)s::timestamptz,
+        (SELECT max(upper(p.period)) FROM inventory_pricepoint p WHERE p.offer_id = c.id))
+    ELSE %(now)s END, NULL, '[)')
 FROM changed_offer c
 WHERE c.id IS NOT NULL AND c.priced AND NOT EXISTS (
     SELECT FROM inventory_pricepoint p WHERE p.offer_id = c.id AND upper_inf(p.period))

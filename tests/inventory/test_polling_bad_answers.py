@@ -259,3 +259,16 @@ def test_a_clock_that_was_put_back_never_makes_an_empty_period(account, cloud, n
     points = list(PricePoint.objects.filter(offer=the_offer()).order_by("period"))
     assert all(point.period.upper is None or point.period.lower < point.period.upper for point in points)
     assert points[-1].period.upper is None
+
+
+def test_a_price_that_comes_back_before_it_ended(account, cloud, now):
+    """A worker's clock is an hour behind the one that saw the offer go."""
+    poll_account(account_id=account.pk, now=now)
+    cloud.answers["us-east-1"] = catalog(offer())
+    poll_account(account_id=account.pk, now=now + HOUR)
+    for hours, price in ((0.5, "21.95"), (0.6, "30"), (0.7, "21.95")):
+        cloud.answers["us-east-1"] = catalog(offer(), offer("p4d.24xlarge", price))
+        (run,) = poll_account(account_id=account.pk, now=now + hours * HOUR)
+        assert run.state == "complete", run.error
+        assert the_offer(name="p4d.24xlarge").price == Decimal(price)
+        assert [check.outcome().examples for check in CHECKS] == [[], []]
