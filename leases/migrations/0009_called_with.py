@@ -5,7 +5,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("leases", "0007_launch_groups"),
+        ("leases", "0008_long_images"),
     ]
 
     operations = [
