@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from inventory.providers import registry
 from inventory.providers.azure import AzureProvider, images, naming, network, session
 from inventory.providers.base import (
     TAG_LEASE,
@@ -582,6 +584,26 @@ def test_credentials_are_complete_and_in_no_text(arm: Arm) -> None:
     cloud = azure(arm)
     for thing in (cloud, cloud.session, vars(cloud)):
         assert CREDENTIALS["client_secret"] not in repr(thing)
+
+
+@pytest.mark.parametrize(
+    ("tenant", "authority"),
+    [("a tenant", ""), ("../x", ""), (CREDENTIALS["tenant_id"], "http://login.example")],
+)
+def test_a_malformed_tenant_or_authority_is_said(tenant: str, authority: str) -> None:
+    with pytest.raises(AuthFailed, match="tenant_id"):
+        AzureProvider(
+            credentials={**CREDENTIALS, "tenant_id": tenant},
+            settings={"subscription_id": SUBSCRIPTION, "resource_group": GROUP, "authority": authority},
+        )
+
+
+def test_without_its_sdk_the_adapter_says_what_adds_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [each for each in sys.modules if each.startswith("inventory.providers.azure")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "azure.mgmt.compute", None)
+    with pytest.raises(NotSupported, match="requirements-azure"):
+        registry.adapter("azure")
 
 
 def test_no_link_leads_our_token_to_another_host(arm: Arm) -> None:

@@ -97,10 +97,10 @@ class AzureSession:
         self.resource_group = self.text("resource_group")
         if not GROUP_NAME.fullmatch(self.resource_group):
             raise ProviderError(_("The account setting “resource_group” must name a resource group."))
-        self.endpoint = self.text("endpoint_url") or ENDPOINT
+        self.endpoint = (self.text("endpoint_url") or ENDPOINT).rstrip("/")
         self._pace = Pace(credentials, self.endpoint, usual=READS)
         if credential is None:
-            with translated(_("Sign-in")):
+            try:
                 credential = ClientSecretCredential(
                     *(str(credentials[name]) for name in wanted),
                     authority=self.text("authority") or AUTHORITY,
@@ -108,7 +108,11 @@ class AzureSession:
                     connection_timeout=CONNECT_TIMEOUT,
                     read_timeout=READ_TIMEOUT,
                 )
-        scope = self.endpoint.rstrip("/") + "/.default"
+            except ValueError as error:
+                raise AuthFailed(
+                    _("tenant_id is no directory’s id or name, or the setting “authority” is no host.")
+                ) from error
+        scope = self.endpoint + "/.default"
         self.arm = JsonApi(
             base_url=self.endpoint, auth=_Token(credential, scope), explain=explain, pace=self._pace
         )
