@@ -62,6 +62,16 @@ def has_image(*, type_id: str, region_id: str, one_gpu_model: bool) -> str:
     return f"ROW({type_id}, {region_id}) = ANY(ARRAY({found}))"
 
 
+def offered_instead() -> str:
+    """Return the SQL of the images of offered stacks but ``%(stack)s``, on the GPUs of :func:`has_image`.
+
+    Columns: ``stack_id``, ``type_id``, ``region_id``, ``image_id``, ``enabled``.
+    """
+    return _deciding(
+        "s.enabled AND s.slug <> %(stack)s AND g.slug = %(gpu_model)s AND t.gpus_per_node = %(gpus_per_node)s"
+    )
+
+
 def architecture_of(gpu_model: str) -> Architecture:
     """Return the processor that a GPU model (by slug) comes with, where no better fact is known."""
     return Architecture.ARM64 if gpu_model.startswith(ARM_GPUS) else Architecture.X86_64

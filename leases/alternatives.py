@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
+from inventory.software import offered_instead
 from leases.gaps import find_starts, show_confidential
 from leases.picking import FREE, LAPSED, following, parameters, rows, wanted
 from leases.requests import FURTHEST, CapacityRequest
@@ -22,7 +23,7 @@ Group = tuple[str, list[datetime]]
 class Alternative:
     """A request that fits now, and how it differs from the one that does not."""
 
-    kind: str  # shorter, longer, fewer, later, earlier, other_region, other_gpu
+    kind: str  # shorter, longer, fewer, later, earlier, other_region, other_gpu, other_stack
     gpu_model: str
     gpus_per_node: int
     nodes: int
@@ -66,7 +67,8 @@ def near_misses(
     """Return requests like this one that fit at this moment: three statements, nearest first.
 
     Later or earlier (within weeks), shorter, fewer nodes, fewer nodes for as many
-    node-hours (``longer``), another region, another GPU with at least as many GPUs.
+    node-hours (``longer``), another region, another GPU with at least as many GPUs; all
+    with the software that was asked for, and with one more statement, other software.
     """
     shown = show_confidential(confidential)
     groups = _free_from_start(request, now=now, confidential=shown)
@@ -76,6 +78,7 @@ def near_misses(
         _fewer(request, groups),
         _longer(request, groups),
         *_others(request, now=now, confidential=shown),
+        *_other_stacks(request, now=now, confidential=shown),
     ]
     return [alternative for alternative in found if alternative is not None]
 
@@ -241,6 +244,35 @@ def _others(request: CapacityRequest, *, now: datetime, confidential: bool) -> l
         *[alternative for _rank, alternative in regions[:MOST_OTHERS]],
         *list(best_per_model.values())[:MOST_OTHERS],
     ]
+
+
+def _other_stacks(request: CapacityRequest, *, now: datetime, confidential: bool) -> list[Alternative]:
+    """The very same on nodes that have other software, in the order of the stacks."""
+    if not request.stack:
+        return []
+    together = "COALESCE(n.fabric_id, -n.id)" if _by_fabric(request) else "n.region_id"
+    statement = f"""
+        WITH {LAPSED}, images AS MATERIALIZED ({offered_instead()})
+        SELECT s.slug
+        FROM inventory_node n {following(but_lapsed=True)}
+        JOIN images i ON i.enabled AND i.type_id = n.instance_type_id AND i.region_id = n.region_id
+        JOIN inventory_softwarestack s ON s.id = i.stack_id
+        WHERE {wanted(region=request.region, confidential=confidential, stack=None)}
+          AND {FREE}
+        GROUP BY s.id, n.region_id, {together} HAVING count(*) >= %(quantity)s
+        ORDER BY s.position, s.name, s.id"""  # noqa: S608 - fragments of ours, values as parameters
+    values = parameters(
+        gpu_model=request.gpu_model,
+        gpus_per_node=request.gpus_per_node,
+        region=request.region,
+        stack=request.stack,
+        start=request.start,
+        end=request.end,
+        quantity=request.nodes,
+        now=now,
+    )
+    slugs = dict.fromkeys(slug for (slug,) in rows(statement, values))
+    return [_like(request, "other_stack", stack=slug) for slug in slugs][:MOST_OTHERS]
 
 
 def _same(region: str, asked: str) -> bool:

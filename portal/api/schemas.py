@@ -143,7 +143,7 @@ class AlternativeSerializer(serializers.Serializer):  # type: ignore[type-arg]
     """A near miss: a request that fits now, and how it differs."""
 
     kind = serializers.ChoiceField(
-        choices=["shorter", "longer", "fewer", "later", "earlier", "other_region", "other_gpu"]
+        choices=["shorter", "longer", "fewer", "later", "earlier", "other_region", "other_gpu", "other_stack"]
     )
     gpu_model = serializers.CharField()
     gpus_per_node = serializers.IntegerField()

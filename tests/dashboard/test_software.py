@@ -96,6 +96,8 @@ def test_near_misses_keep_the_software(customer: Customer, west: None) -> None:
     assert "Not like that, but nearly" in html
     assert slot(html)["stack"] == "pytorch"
     assert slot(html)["region"] == "aws/us-west-2"
+    make_stack(slug="cuda", name="CUDA 13", images={"aws": "ami"})
+    assert "CUDA 13: PyTorch 2.7, CUDA 12.8" in search(customer, region="aws/us-east-1")
     nothing = search(customer, region="aws/us-east-1", nodes="900")
     assert "other software than PyTorch 2.7" in nothing
 

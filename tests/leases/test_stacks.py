@@ -119,6 +119,37 @@ def test_what_has_no_image_is_refused_with_alternatives_that_have():
         assert search.fits(alternative.request(), now=NOW)
 
 
+def test_other_software_that_fits_the_very_same_is_offered_instead():
+    make_fleet(nodes=3, region=EAST, nodes_per_fabric=2)
+    make_fleet(nodes=1, region=WEST)
+    for position, (slug, place) in enumerate(
+        (
+            ("asked", LAMBDA),
+            ("both", "aws"),
+            ("west", WEST),
+            ("east", EAST),
+            ("off", "aws"),
+            ("arm", "aws//arm64"),
+        )
+    ):
+        make_stack(slug=slug, position=position, images={place: "ami"}, enabled=slug != "off")
+
+    def instead(**wanted) -> list[str | None]:
+        near = search.near_misses(make_request(stack="asked", **wanted), NOW)
+        assert {found.stack for found in near if found.kind != "other_stack"} <= {"asked"}
+        for found in near:
+            assert search.fits(found.request(), now=NOW)
+        return [found.stack for found in near if found.kind == "other_stack"]
+
+    assert instead() == ["both", "west", "east"]
+    assert instead(nodes=3) == ["both", "east"]
+    assert instead(nodes=3, one_fabric=True) == []
+    assert instead(nodes=2, one_fabric=True) == ["both", "east"]
+    assert instead(region=WEST) == ["both", "west"]
+    assert instead(nodes=4) == []  # a lease never spreads over two regions
+    assert "other_stack" not in {found.kind for found in search.near_misses(make_request(nodes=9), NOW)}
+
+
 @pytest.mark.parametrize("slug", ["unheard-of", "withdrawn", "x" * 200, "'; --"])
 def test_software_that_is_not_offered_is_named(slug):
     make_fleet(nodes=1)

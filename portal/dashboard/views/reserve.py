@@ -106,6 +106,7 @@ def _near_miss_texts() -> dict[str, str]:
         "earlier": _("Earlier"),
         "other_region": _("Another region"),
         "other_gpu": _("Another GPU"),
+        "other_stack": _("Other software"),
     }
 
 
@@ -113,20 +114,21 @@ def near_miss_rows(alternatives: list[Any], names: dict[str, str] | None = None)
     """Return near misses for a table; each can be quoted as it is. Takes objects or their JSON facts."""
     names = names or dict(GpuModel.objects.values_list("slug", "name"))
     texts = _near_miss_texts()
-    rows = []
-    for near in alternatives:
-        facts = near if isinstance(near, dict) else near.as_dict()
-        rows.append(
-            {
-                **facts,
-                "what": texts.get(facts["kind"], facts["kind"]),
-                "start": datetime.fromisoformat(facts["start"]),
-                "end": datetime.fromisoformat(facts["end"]),
-                "gpus": facts["nodes"] * facts["gpus_per_node"],
-                "gpu_name": names.get(facts["gpu_model"], facts["gpu_model"]),
-            }
-        )
-    return rows
+    found = [near if isinstance(near, dict) else near.as_dict() for near in alternatives]
+    others = {facts["stack"] for facts in found if facts["kind"] == "other_stack"}
+    stacks = {stack.slug: stack for stack in SoftwareStack.objects.filter(slug__in=others)} if others else {}
+    return [
+        {
+            **facts,
+            "what": texts.get(facts["kind"], facts["kind"]),
+            "other_stack": stacks.get(facts["stack"] or ""),
+            "start": datetime.fromisoformat(facts["start"]),
+            "end": datetime.fromisoformat(facts["end"]),
+            "gpus": facts["nodes"] * facts["gpus_per_node"],
+            "gpu_name": names.get(facts["gpu_model"], facts["gpu_model"]),
+        }
+        for facts in found
+    ]
 
 
 def chosen_stack(form: SearchForm) -> SoftwareStack | None:
