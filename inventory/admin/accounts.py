@@ -18,10 +18,11 @@ from django.utils.translation import gettext_lazy, ngettext
 
 from inventory import circuit
 from inventory.accounts import request_poll, set_credentials, test_connection
-from inventory.admin.base import ReadOnlyAdmin, SupplyAdmin, age, form_page, staff
+from inventory.admin.base import ReadOnlyAdmin, SupplyAdmin, form_page, staff
 from inventory.models import PollRun, ProviderAccount
 from inventory.providers.errors import NotSupported, ProviderError
 from inventory.providers.registry import adapter
+from portal.common.freshness import how_long as age
 from portal.common.html import BAD, GOOD, INFO, NEUTRAL, WARN, pill
 
 POLL_TONES = {

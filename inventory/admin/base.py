@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from django import forms
@@ -16,8 +16,6 @@ from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.formats import date_format
-from django.utils.translation import gettext as _
-from django.utils.translation import ngettext
 
 from portal.accounts import events
 from portal.accounts.models import User
@@ -87,17 +85,6 @@ def readable(value: Any) -> Any:
     if value is None or isinstance(value, (bool, int, str, dict, list)):
         return value
     return str(value)
-
-
-def age(value: timedelta) -> str:
-    """Return an age in its largest unit, for lists: ``12 min``, ``3 h``, ``5 days``."""
-    minutes = int(value.total_seconds() // 60)
-    if minutes < 120:
-        return _("%(n)s min") % {"n": max(minutes, 0)}
-    if minutes < 48 * 60:
-        return _("%(n)s h") % {"n": minutes // 60}
-    days = minutes // (24 * 60)
-    return ngettext("%(n)s day", "%(n)s days", days) % {"n": days}
 
 
 class LocalDateTime(forms.DateTimeInput):

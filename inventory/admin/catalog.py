@@ -14,11 +14,12 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from inventory.admin.base import ReadOnlyAdmin, ReadOnlyInline, SupplyAdmin, age, day
+from inventory.admin.base import ReadOnlyAdmin, ReadOnlyInline, SupplyAdmin
 from inventory.models import GpuModel, InstanceType, Offer, PollRun, PricePoint, Provider, Region, Zone
 from inventory.prices import API
 from inventory.providers.registry import kinds
-from portal.common.html import BAD, GOOD, NEUTRAL, WARN, pill
+from portal.common.freshness import stamp
+from portal.common.html import BAD, GOOD, NEUTRAL, pill
 from portal.common.money import format_money
 
 AVAILABILITY = {
@@ -26,7 +27,6 @@ AVAILABILITY = {
     Offer.Availability.UNAVAILABLE: BAD,
     Offer.Availability.UNKNOWN: NEUTRAL,
 }
-STALE_AFTER_HOURS = 2  # a signal this old is shown as a warning
 
 
 class ProviderForm(forms.ModelForm):
@@ -157,11 +157,13 @@ class OfferAdmin(ReadOnlyAdmin):
         return format_money(offer.price, offer.currency, places=4) if offer.price is not None else None
 
     @admin.display(description=gettext_lazy("price from"), ordering="price_seen_at", empty_value="–")
-    def price_from(self, offer: Offer) -> str | None:
+    def price_from(self, offer: Any) -> SafeString | None:
         if not offer.price_seen_at:
             return None
-        source = _("API") if offer.price_source == API else _("Rate card")
-        return f"{source}, {day(offer.price_seen_at)}"
+        at = offer.price_seen_at
+        if offer.price_source == API and offer.polled_at:
+            at = max(at, offer.polled_at)
+        return stamp(at, offer.price_source, timezone.now())
 
     @admin.display(description=gettext_lazy("availability"), ordering="availability")
     def availability_(self, offer: Offer) -> SafeString:
@@ -169,7 +171,4 @@ class OfferAdmin(ReadOnlyAdmin):
 
     @admin.display(description=gettext_lazy("last complete poll"), ordering="polled_at")
     def signal_age(self, offer: Any) -> SafeString:
-        if not offer.polled_at:
-            return pill(_("never polled"))
-        old = timezone.now() - offer.polled_at
-        return pill(age(old), WARN if old.total_seconds() > STALE_AFTER_HOURS * 3600 else GOOD)
+        return stamp(offer.polled_at, API, timezone.now())

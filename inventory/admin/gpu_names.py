@@ -13,9 +13,10 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
-from inventory.admin.base import SupplyAdmin, age
+from inventory.admin.base import SupplyAdmin
 from inventory.gpu_names import forget_answered, normalise
 from inventory.models import GpuModel, GpuSpelling
+from portal.common.freshness import how_long as age
 
 UNKNOWN = Q(gpu_model=None, ignored=False)
 CHOICE = ("gpu_model", "ignored")

@@ -92,12 +92,14 @@ def when(value: datetime | date | None, style: str = "datetime") -> SafeString:
 
 
 @register.simple_tag
-def age(at: datetime | None, source: str = freshness.LIVE) -> SafeString:
+def age(at: datetime | None = None, source: str = "") -> SafeString:
     """Say where a figure is from and how old it is: ``polled 4 min ago``, ``rate card of 20 Jul 2026``.
 
-    ``source`` is ``api``, ``rate_card`` or ``live`` (``as of 14:05``). What is stale says so.
+    ``source`` is ``api`` or ``rate_card``; without one the figure was counted for this page
+    (``as of 14:05``). What is stale says so.
     """
-    return freshness.stamp(at, source, timezone.now())
+    now = timezone.now()
+    return freshness.stamp(at, source, now) if source else freshness.stamp(at or now, freshness.LIVE, now)
 
 
 @register.simple_tag
