@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import csv
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from typing import Any, Self
 
 from django.db import transaction
 
 from billing.auditing import run_all
-from inventory.catalog import load_facts
-from inventory.models import InstanceType, Offer, PollRun, PricePoint, Provider, ProviderAccount, Zone
+from inventory.catalog import DATA, load_facts
+from inventory.models import GpuModel, InstanceType, Offer, PollRun, PricePoint, ProviderAccount, Zone
 from inventory.polling import poll_account
 from inventory.providers.base import TAG_ALLOCATION, TAG_LEASE, TAG_SITE, TAG_TOKEN, ResourceKind
 from leases.models import Instance, Lease
@@ -21,12 +23,14 @@ from portal.common.crypto import encrypt
 from portal.common.ids import public_id
 from tests.contract.counterpart import Counterpart
 from tests.factories import (
+    H100,
     Fleet,
     make_account,
     make_fleet,
-    make_gpu_model,
+    make_instance_type,
     make_lease,
     make_organization,
+    make_provider,
     make_ssh_key,
 )
 
@@ -45,6 +49,28 @@ def at(minutes: float) -> datetime:
     return START + timedelta(minutes=minutes)
 
 
+@cache
+def shipped(name: str, *key: str) -> dict[tuple[str, ...], dict[str, str]]:
+    """Return the rows of a file of the shipped catalog by the values of some columns."""
+    with (DATA / name).open(encoding="utf-8", newline="") as file:
+        return {tuple(row[column] for column in key): row for row in csv.DictReader(file)}
+
+
+def make_type(kind: str, name: str, gpus: int) -> InstanceType:
+    """Return the instance type as it ships, or one with so many H100s where it does not."""
+    row = shipped("instance_types.csv", "provider", "instance_type").get((kind, name))
+    slug = row["gpu_model"] if row else H100
+    model = shipped("gpu_models.csv", "slug")[(slug,)]
+    facts = {field: model[field] for field in ("name", "vendor", "memory_gib", "family")}
+    GpuModel.objects.get_or_create(slug=slug, defaults=facts)
+    return make_instance_type(
+        provider=make_provider(slug=kind, kind=kind).slug,
+        name=name,
+        gpu_model=slug,
+        gpus_per_node=int(row["gpus_per_node"]) if row else gpus,
+    )
+
+
 def after_end(minutes: float) -> datetime:
     return END + timedelta(minutes=minutes)
 
@@ -58,21 +84,13 @@ class Stage:
     instance_type: InstanceType
     secrets: tuple[str, ...]
     strangers: set[str] = field(default_factory=set)
+    _knows_facts: bool = False
     _fleet: Fleet | None = None
 
     @classmethod
     def of(cls, counterpart: Counterpart) -> Self:
         kind = counterpart.kind
-        with transaction.atomic():
-            load_facts()
-            provider, _new = Provider.objects.update_or_create(
-                slug=kind, defaults={"kind": kind}, create_defaults={"kind": kind, "name": kind.upper()}
-            )
-            instance_type, _new = InstanceType.objects.get_or_create(
-                provider=provider,
-                name=counterpart.instance_type,
-                defaults={"gpu_model": make_gpu_model(), "gpus_per_node": counterpart.gpus},
-            )
+        instance_type = make_type(kind, counterpart.instance_type, counterpart.gpus)
         fields = dict(counterpart.account_fields())
         credentials: dict[str, str] = dict(fields.pop("credentials"))
         account = make_account(
@@ -89,7 +107,11 @@ class Stage:
     # --- the catalog
 
     def poll(self, minutes: float = 0) -> list[PollRun]:
-        """Poll the account once; at least one run comes of it."""
+        """Poll the account once, with the shipped catalog; at least one run comes of it."""
+        if not self._knows_facts:
+            with transaction.atomic():
+                load_facts()
+            self._knows_facts = True
         runs = poll_account(account_id=self.account.pk, now=at(minutes))
         assert runs, "somebody polls this account, or it is disabled"
         return runs

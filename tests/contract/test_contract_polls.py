@@ -32,6 +32,7 @@ def test_the_adapter_can_do_what_its_counterpart_is_asked_for(
     assert (Capability.AVAILABILITY in provider.capabilities) == counterpart.has_availability
     kinds = {kind for capability, kind in OWNED.items() if capability in provider.capabilities}
     assert counterpart.kinds == kinds | {ResourceKind.INSTANCE}
+    assert (Capability.BUYABLE_CAPACITY in provider.capabilities) == counterpart.sells_capacity
     if Capability.COMMITTED_CAPACITY in provider.capabilities:
         assert counterpart.reservation_id
 

@@ -30,7 +30,10 @@ def prepare(session: AwsSession, request: LeaseNetworkRequest) -> LeaseNetwork:
     """Make or correct the lease's group and key; safe to call again at any time."""
     tags = {**request.tags, TAG_LEASE: request.lease}
     name = f"sublet-{request.lease}"
-    group = _find_group(session, request.region, name) or _create_group(session, request.region, name, tags)
+    vpc = _vpc(session, request.region)
+    group = _find_group(session, request.region, vpc, name)
+    if group is None:
+        group = _create_group(session, request.region, vpc, name, tags)
     _correct_rules(session, request.region, group, request.ssh_cidrs)
     return LeaseNetwork(
         region=request.region,
@@ -76,21 +79,20 @@ def _vpc(session: AwsSession, region: str) -> str:
     )
 
 
-def _find_group(session: AwsSession, region: str, name: str) -> dict[str, Any] | None:
-    filters = [
-        {"Name": "group-name", "Values": [name]},
-        {"Name": "vpc-id", "Values": [_vpc(session, region)]},
-    ]
+def _find_group(session: AwsSession, region: str, vpc: str, name: str) -> dict[str, Any] | None:
+    filters = [{"Name": "group-name", "Values": [name]}, {"Name": "vpc-id", "Values": [vpc]}]
     return next(session.pages(region, "describe_security_groups", "SecurityGroups", Filters=filters), None)
 
 
-def _create_group(session: AwsSession, region: str, name: str, tags: dict[str, str]) -> dict[str, Any]:
+def _create_group(
+    session: AwsSession, region: str, vpc: str, name: str, tags: dict[str, str]
+) -> dict[str, Any]:
     try:
         with translated("create_security_group"):
             created = session.ec2(region).create_security_group(
                 GroupName=name,
                 Description="Sublet lease",
-                VpcId=_vpc(session, region),
+                VpcId=vpc,
                 TagSpecifications=[{"ResourceType": "security-group", "Tags": tag_list(tags)}],
             )
         filters = [{"Name": "group-id", "Values": [created["GroupId"]]}]
@@ -98,7 +100,7 @@ def _create_group(session: AwsSession, region: str, name: str, tags: dict[str, s
         # Listings lag behind; the id is enough to add the rules.
         return next(listing, {"GroupId": created["GroupId"]})
     except ProviderError as error:
-        if error.code == "InvalidGroup.Duplicate" and (group := _find_group(session, region, name)):
+        if error.code == "InvalidGroup.Duplicate" and (group := _find_group(session, region, vpc, name)):
             return group
         raise
 
