@@ -38,7 +38,8 @@ def launch_due(*, now: datetime) -> int:
 
     Safe twice at once: a group that somebody works on is skipped.
     """
-    clock, providers, recorded = Clock(now), upstream.Providers(), 0
+    clock, recorded = Clock(now), 0
+    providers = upstream.Providers(clock)
     _wake_refused(now)
     due = _due(now)
     while claimed := claim_next_group(due, clock=clock, together=lambda account: _groups(account, providers)):

@@ -48,7 +48,8 @@ def prepare_due(*, now: datetime) -> int:
 
     Safe twice at once: a network that somebody prepares is skipped.
     """
-    clock, providers, made = Clock(now), upstream.Providers(), 0
+    clock, made = Clock(now), 0
+    providers = upstream.Providers(clock)
     rows = (
         LeaseNetwork.objects.filter(
             prepared_at=None, removed_at=None, next_try_at__lte=now, lease__state__in=RUNS
@@ -104,7 +105,8 @@ def remove_due(*, now: datetime) -> int:
 
     A firewall that is still in use is retried until it is gone.
     """
-    clock, providers, removed = Clock(now), upstream.Providers(), 0
+    clock, removed = Clock(now), 0
+    providers = upstream.Providers(clock)
     allocations = Allocation.objects.filter(
         lease=OuterRef("lease"), node__account=OuterRef("account"), node__region=OuterRef("region")
     )

@@ -49,7 +49,8 @@ def find_orphans(*, now: datetime) -> int:
     Also removes the orphans whose grace is over. Safe twice at once: an orphan has one
     row, whoever finds it. A listing that fails changes nothing.
     """
-    clock, providers, new = Clock(now), upstream.Providers(), 0
+    clock, new = Clock(now), 0
+    providers = upstream.Providers(clock)
     accounts = ProviderAccount.objects.exclude(provider__kind="").exclude(credentials=None)
     for account in accounts.select_related("provider").order_by("pk"):
         for region in _regions(account, providers):

@@ -42,7 +42,8 @@ def probe_due(*, now: datetime) -> int:
 
     Safe twice at once: machines that somebody looks at are skipped.
     """
-    clock, providers, delivered = Clock(now), upstream.Providers(), 0
+    clock, delivered = Clock(now), 0
+    providers = upstream.Providers(clock)
     due = Instance.objects.filter(state__in=LIVE_MACHINE, next_probe_at__lte=now, allocation__turnover=None)
     groups = due.order_by().values_list("account", "allocation__node__region").distinct()
     for account_id, region_id in sorted(groups):

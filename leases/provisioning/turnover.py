@@ -37,7 +37,8 @@ def turnover_due(*, now: datetime) -> int:
     Returns how many turnovers were completed. Safe twice at once; a terminate that fails
     is tried again until the provider says that the machine ended.
     """
-    clock, providers, completed = Clock(now), upstream.Providers(), 0
+    clock, completed = Clock(now), 0
+    providers = upstream.Providers(clock)
     rows = (
         Turnover.objects.filter(completed_at=None, next_try_at__lte=now)
         .select_related("allocation__node__region", "allocation__lease")

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 
 from django.conf import settings
 from django.db import connection
@@ -20,13 +21,15 @@ from inventory.providers import registry
 from inventory.providers.base import TAG_ALLOCATION, TAG_LEASE, TAG_SITE, TAG_TOKEN, Provider
 from inventory.providers.errors import ProviderError, TimedOut
 from leases.models import LaunchIntent, Lease, SiteIdentity
+from leases.provisioning.claims import Clock
 
 log = logging.getLogger(__name__)
 
 
-# After so many calls without an answer an account is left alone for the rest of a sweep, so that a
-# cloud that is down does not keep the others waiting for its timeouts.
+# After so many calls without an answer an account is left alone for a while, so that a cloud that
+# is down does not keep the others waiting for its timeouts in every sweep.
 SILENT_CALLS = 3
+REST = timedelta(minutes=1)
 
 
 @dataclass
@@ -57,10 +60,20 @@ def _connect(account: ProviderAccount) -> _Connection:
     return known[account.pk]
 
 
-class Providers:
-    """The adapters of one sweep. An account that is silent is left alone for the rest of it."""
+def _resting() -> dict[int, datetime]:
+    """Return until when this thread leaves silent accounts alone, by their pk."""
+    found: dict[int, datetime] = _connected.__dict__.setdefault("resting", {})
+    return found
 
-    def __init__(self) -> None:
+
+class Providers:
+    """The adapters of one sweep. An account that is silent is left alone for the rest of it.
+
+    With the sweep's ``clock`` it is left alone by the next sweeps of this process too, for a while.
+    """
+
+    def __init__(self, clock: Clock | None = None) -> None:
+        self._clock = clock
         self._silent: Counter[int] = Counter()
 
     @contextmanager
@@ -74,7 +87,9 @@ class Providers:
         outer = connection.atomic_blocks[-1] if connection.in_atomic_block else None
         if outer is not None and not getattr(outer, "_from_testcase", False):
             raise RuntimeError("Providers are never called inside a transaction: claim, commit, then call.")
-        if self._silent[account.pk] >= SILENT_CALLS:
+        until = _resting().get(account.pk)
+        rests = until is not None and self._clock is not None and until > self._clock()
+        if rests or self._silent[account.pk] >= SILENT_CALLS:
             raise ProviderError(
                 _("%(account)s does not answer at the moment.") % {"account": account}, retryable=True
             )
@@ -83,6 +98,8 @@ class Providers:
             self._silent[account.pk] = 0
         except TimedOut:
             self._silent[account.pk] += 1
+            if self._silent[account.pk] == SILENT_CALLS and self._clock is not None:
+                _resting()[account.pk] = self._clock() + REST
             raise
         except ProviderError:
             raise

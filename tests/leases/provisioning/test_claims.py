@@ -70,6 +70,9 @@ def test_a_cloud_that_is_silent_does_not_hold_up_a_sweep(cloud: Cloud, faults: F
     sweep.turnover_due(now=END)
     assert faults.count("reclaim") == upstream.SILENT_CALLS
     assert Turnover.objects.filter(completed_at=None, attempts=1).exclude(last_error="").count() == 5
+    # The next sweep does not wait for it again; a later one asks.
+    assert sweep.turnover_due(now=END + timedelta(seconds=40)) == 0
+    assert faults.count("reclaim") == upstream.SILENT_CALLS
     faults.before["reclaim"] = []
     assert sweep.turnover_due(now=END + timedelta(minutes=5)) == 5
 

@@ -89,6 +89,18 @@ def test_four_nodes_are_launched_in_one_call(cloud: Cloud, four: Lease, faults: 
     assert sweep.find_orphans(now=at(60)) == 0
 
 
+def test_without_the_journal_the_same_launch_called_twice_makes_eight(cloud: Cloud, four: Lease) -> None:
+    """The race without our guard: the server ignores the client token."""
+    sweep.launch_due(now=at(1))
+    kept = recorded(four)
+    rows = intents(four)
+    with journal.upstream.Providers().of(cloud.account) as provider:
+        again = provider.launch(journal.launch_group(rows, group=rows[0].group))
+    assert len(cloud.machines()) == 8
+    assert recorded(four) == kept
+    cloud.ec2.terminate_instances(InstanceIds=[machine.id for machine in again])
+
+
 def test_a_provider_that_launches_one_by_one_gets_one_call_for_each(
     cloud: Cloud, four: Lease, faults: Faults
 ) -> None:
