@@ -89,6 +89,7 @@ class FakeLambda(FakeApi):
         self.types = copy.deepcopy(TYPES)
         self.stock = {"gpu_8x_h100_sxm5": {"us-west-1", "us-south-1"}, "gpu_1x_a10": {"us-east-1"}}
         self.instances: dict[str, dict[str, Any]] = {}
+        self.unlisted: set[str] | None = None  # while it is a set, new instances are not listed yet
         self.ended: dict[str, dict[str, Any]] = {}  # not listed any more
         self.keys: dict[str, dict[str, Any]] = {}
         self.rulesets: dict[str, dict[str, Any]] = {}
@@ -166,6 +167,8 @@ class FakeLambda(FakeApi):
             **fields,
         }
         self.instances[instance["id"]] = instance
+        if self.unlisted is not None:
+            self.unlisted.add(instance["id"])
         return instance
 
     @route("POST", "/api/v1/instance-operations/launch")
@@ -204,7 +207,8 @@ class FakeLambda(FakeApi):
 
     @route("GET", "/api/v1/instances")
     def list_instances(self, call: Call) -> Reply:
-        return Reply({"data": list(self.instances.values())})
+        late = self.unlisted or set()
+        return Reply({"data": [each for key, each in self.instances.items() if key not in late]})
 
     @route("GET", "/api/v1/instances/{id}")
     def get_instance(self, call: Call) -> Reply:

@@ -58,6 +58,7 @@ class FakeTogether(FakeApi):
         self.numbers = itertools.count(1)
         self.regions = {name: dict(item) for name, item in REGIONS.items()}
         self.clusters: dict[str, dict[str, Any]] = {}
+        self.unlisted: set[str] | None = None  # while it is a set, new clusters are not listed yet
         self.volumes: dict[str, dict[str, Any]] = {}
         self.refuse: deque[str] = deque()
 
@@ -91,6 +92,8 @@ class FakeTogether(FakeApi):
             **fields,
         }
         self.clusters[cluster["cluster_id"]] = cluster
+        if self.unlisted is not None:
+            self.unlisted.add(cluster["cluster_id"])
         return cluster
 
     def boot(self, cluster: dict[str, Any]) -> None:
@@ -139,7 +142,8 @@ class FakeTogether(FakeApi):
 
     @route("GET", "/compute/clusters")
     def list_clusters(self, call: Call) -> Reply:
-        return Reply({"clusters": list(self.clusters.values())})
+        late = self.unlisted or set()
+        return Reply({"clusters": [each for key, each in self.clusters.items() if key not in late]})
 
     @route("GET", "/compute/clusters/{id}")
     def get_cluster(self, call: Call) -> Reply:

@@ -49,6 +49,7 @@ class LambdaCounterpart(Counterpart):
     zone = "us-west-1"
     instance_type = "gpu_8x_h100_sxm5"
     pages = False
+    lags = True
     kinds: ClassVar[frozenset[ResourceKind]] = frozenset(ResourceKind) - {ResourceKind.ADDRESS}
 
     def __init__(self, fake: FakeLambda, proxy: FaultyProxy) -> None:
@@ -165,6 +166,12 @@ class LambdaCounterpart(Counterpart):
                 return [key["name"] for key in self.fake.keys.values()]
             case ResourceKind.ADDRESS:
                 raise NotImplementedError
+
+    @contextmanager
+    def lagging(self) -> Iterator[None]:
+        self.fake.unlisted = set()
+        yield
+        self.fake.unlisted = None
 
 
 class LambdaByDocument(LambdaCounterpart):

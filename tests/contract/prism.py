@@ -38,7 +38,7 @@ from tests.contract.faults import Answer, FaultyProxy, Request
 PACKAGE = Path(__file__).resolve().parent / "npm"
 PACKAGE_FILES = ("package.json", "package-lock.json", ".npmrc")
 DOCUMENTS = BASE_DIR.parent / "shared" / "data" / "specs"
-STARTS_WITHIN = 60.0  # seconds
+STARTS_WITHIN = 120.0  # seconds
 # Prism's own errors: https://docs.stoplight.io/docs/prism (the fragment names the kind).
 PROBLEM = "https://stoplight.io/prism/errors#"
 # The vendor refuses wrong credentials too, and every adapter is tested with some.

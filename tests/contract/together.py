@@ -51,6 +51,7 @@ class TogetherCounterpart(Counterpart):
     has_prices = False
     has_availability = False
     pages = False
+    lags = True
     # A region's catalog is one answer: there is no half of it.
     breaks: ClassVar[frozenset[Break]] = frozenset(Break) - {Break.HALF}
     kinds: ClassVar[frozenset[ResourceKind]] = frozenset({ResourceKind.INSTANCE, ResourceKind.VOLUME})
@@ -145,6 +146,12 @@ class TogetherCounterpart(Counterpart):
 
     def owned(self, kind: ResourceKind) -> Collection[str]:
         return list(self.fake.volumes if kind == ResourceKind.VOLUME else self.running())
+
+    @contextmanager
+    def lagging(self) -> Iterator[None]:
+        self.fake.unlisted = set()
+        yield
+        self.fake.unlisted = None
 
 
 class TogetherByDocument(TogetherCounterpart):

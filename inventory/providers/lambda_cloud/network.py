@@ -16,7 +16,7 @@ from django.utils.translation import gettext as _
 
 from inventory.providers import naming
 from inventory.providers.base import TAG_LEASE, LeaseNetwork, LeaseNetworkRequest
-from inventory.providers.errors import BadAnswer, NotFound, ProviderError
+from inventory.providers.errors import BadAnswer, ProviderError
 from inventory.providers.fields import get
 from inventory.providers.lambda_cloud.api import LambdaApi
 
@@ -100,10 +100,7 @@ def _refuse_open_network(api: LambdaApi, region: str) -> None:
             % {"region": region}
         )
     action = "get global firewall ruleset"
-    try:
-        found = api.read("/firewall-rulesets/global", action=action, kind=dict)
-    except NotFound:
-        return
+    found = api.read("/firewall-rulesets/global", action=action, kind=dict)
     rules = _rules(get(found, "rules", list, action=action), action)
     # An echo request tells that a machine is there, and nothing else.
     if wide := sorted(rule for rule in rules if rule[0] != "icmp"):
