@@ -73,7 +73,7 @@ def test_health_polls_and_freshness_are_words_with_colours(client, now):
         account=commitment.account, region=commitment.zone.region, state="complete", finished_at=now
     )
     offers = client.get(page(Offer, "changelist"), {"q": "p5.48xlarge us-east-1"}).content.decode()
-    assert 'data-tone="warn">' in offers  # the poll is old
+    assert "polled" in offers and "data-stale" in offers  # the poll is old
     assert "$55.0400" in offers
     assert 'data-tone="warn">Draining<' in client.get(page(Node, "changelist")).content.decode()
     assert 'data-tone="good">Complete<' in client.get(page(PollRun, "changelist")).content.decode()
