@@ -334,16 +334,18 @@ def test_a_reservation_without_its_count_is_no_answer():
 # --- launches on a reservation
 
 
-def launched(cloud: Ec2Provider, group: LaunchGroup) -> dict[str, Any]:
+def launched(cloud: Ec2Provider, group: LaunchGroup, stub: Stubber | None = None) -> dict[str, Any]:
+    """Launch, after what ``stub`` answers; returns the parameters of the launch."""
     client, seen = cloud.session.ec2(REGION, attempts=1), dict[str, Any]()
     client.meta.events.register(
         "provide-client-params.ec2.RunInstances", lambda params, **_: seen.update(params)
     )
-    stub = Stubber(client)
+    stub = stub or Stubber(client)
     instances = [{"InstanceId": f"i-{number}"} for number in range(group.count)]
     stub.add_response("run_instances", {"Instances": instances})
     with stub:
         cloud.launch(group)
+    stub.assert_no_pending_responses()
     return seen
 
 
@@ -354,14 +356,14 @@ def on_reservation(id: str = RESERVATION, count: int = 1) -> LaunchGroup:
 @pytest.mark.parametrize(("kind", "market_type"), [("capacity-block", "capacity-block"), ("default", None)])
 def test_a_launch_finds_out_whether_its_reservation_is_a_block(kind: str, market_type: str | None):
     cloud = connect()
-    stub = Stubber(cloud.session.ec2(REGION))
+    stub = Stubber(cloud.session.ec2(REGION, attempts=1))
     stub.add_response(
         "describe_capacity_reservations",
         {"CapacityReservations": [item(ReservationType=kind)]},
         {"CapacityReservationIds": [RESERVATION]},
     )
-    with stub:  # once for both launches
-        seen = [launched(cloud, on_reservation(count=2)) for _ in range(2)]
+    # Looked up once for both launches.
+    seen = [launched(cloud, on_reservation(count=2), stub) for _ in range(2)]
     for parameters in seen:
         options = parameters.get("InstanceMarketOptions")
         assert options == ({"MarketType": market_type} if market_type else None)
@@ -373,8 +375,7 @@ def test_a_launch_finds_out_whether_its_reservation_is_a_block(kind: str, market
 def test_a_group_of_reservations_and_an_endpoint_without_them_are_not_asked():
     arn = "arn:aws:resource-groups:us-east-1:123456789012:group/h100"
     for cloud, id in ((connect(), arn), (connect(buying="none"), RESERVATION)):
-        with Stubber(cloud.session.ec2(REGION)):
-            assert "InstanceMarketOptions" not in launched(cloud, on_reservation(id))
+        assert "InstanceMarketOptions" not in launched(cloud, on_reservation(id))
 
 
 @pytest.mark.parametrize(
@@ -389,9 +390,9 @@ def test_a_reservation_that_cannot_be_looked_up_launches_nothing(
     code: str, status: int, error: type[ProviderError]
 ):
     cloud = connect()
-    stub = Stubber(cloud.session.ec2(REGION))
+    stub = Stubber(cloud.session.ec2(REGION, attempts=1))
     stub.add_client_error("describe_capacity_reservations", code, http_status_code=status)
-    with stub, Stubber(cloud.session.ec2(REGION, attempts=1)), pytest.raises(error) as refusal:
+    with stub, pytest.raises(error) as refusal:
         cloud.launch(on_reservation())
     assert refusal.value.doubtful is False  # no launch was called
 
@@ -414,12 +415,11 @@ def card(index: int, *kinds: str) -> dict[str, Any]:
 
 def with_cards(mode: str, *cards: dict[str, Any], supported: bool = True, **settings: Any) -> dict[str, Any]:
     cloud = connect(efa=mode, **settings)
-    stub = Stubber(cloud.session.ec2(REGION))
+    stub = Stubber(cloud.session.ec2(REGION, attempts=1))
     info = {"EfaSupported": supported, "NetworkCards": list(cards)}
     listed_types = [{"InstanceType": P5, "NetworkInfo": info}]
     stub.add_response("describe_instance_types", {"InstanceTypes": listed_types}, {"InstanceTypes": [P5]})
-    with stub:
-        return launched(cloud, LaunchGroup("lau_1", 1, P5, REGION, zone=ZONE, firewall_id="sg-1"))
+    return launched(cloud, LaunchGroup("lau_1", 1, P5, REGION, zone=ZONE, firewall_id="sg-1"), stub)
 
 
 ALL = ("interface", "efa", "efa-only")

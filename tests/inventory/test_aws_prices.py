@@ -211,8 +211,8 @@ def test_a_garbled_spot_price_fails_the_history(price: str):
         prices.spot(cloud.session, REGION, [P5])
 
 
-def test_the_catalog_carries_prices_and_leaves_out_what_is_not_sold():
-    """P5 is sold on demand, as a block and in one zone as spot; P4 is listed and sold in no way."""
+def region_of(cloud: Ec2Provider, *spot: dict[str, Any]) -> Stubber:
+    """Answer the listings of one region: P5 is sold in every way, P4 on demand; both in two zones."""
 
     def item(name: str) -> dict[str, Any]:
         gpu = {"Name": "H100", "Manufacturer": "NVIDIA", "Count": 8, "MemoryInfo": {"SizeInMiB": 81920}}
@@ -224,19 +224,22 @@ def test_the_catalog_carries_prices_and_leaves_out_what_is_not_sold():
             "GpuInfo": {"Gpus": [gpu]},
         }
 
-    cloud = connect()
     stub = Stubber(cloud.session.ec2(REGION))
     stub.add_response("describe_instance_types", {"InstanceTypes": [item(P5), item(P4)]})
     zones = [{"InstanceType": name, "Location": f"us-east-1{letter}"} for name in (P5, P4) for letter in "ab"]
     stub.add_response("describe_instance_type_offerings", {"InstanceTypeOfferings": zones})
-    stub.add_response(
-        "describe_spot_price_history", {"SpotPriceHistory": [spot_point("us-east-1b", "18.5", 0)]}
-    )
+    stub.add_response("describe_spot_price_history", {"SpotPriceHistory": list(spot)})
     stub.add_response(
         "describe_availability_zones",
         {"AvailabilityZones": [{"ZoneName": "us-east-1a"}, {"ZoneName": "us-east-1b"}]},
     )
-    with stub, price_list(cloud, [product()], []):
+    return stub
+
+
+def test_the_catalog_carries_prices_and_leaves_out_what_is_not_sold():
+    """P4 is listed, and the price list does not know it."""
+    cloud = connect()
+    with region_of(cloud, spot_point("us-east-1b", "18.5", 0)), price_list(cloud, [product()], []):
         catalog = cloud.offers(REGION)
     both = ("us-east-1a", "us-east-1b")
     assert [
@@ -247,6 +250,15 @@ def test_the_catalog_carries_prices_and_leaves_out_what_is_not_sold():
         (P5, PurchaseOption.RESERVED, None, both),
     ]
     assert [info.name for info in catalog.instance_types] == [P5, P4]
+
+
+def test_a_region_without_any_spot_price_withdraws_no_spot_offer():
+    """The offer stays without a price, which the poll calls a problem: half an answer withdraws nothing."""
+    cloud = connect()
+    with region_of(cloud), price_list(cloud, [product(), product(P4, "20")]):
+        catalog = cloud.offers(REGION)
+    [offer] = [offer for offer in catalog.offers if offer.purchase_option == PurchaseOption.SPOT]
+    assert (offer.instance_type, offer.price) == (P5, None)
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,9 @@ T = TypeVar("T")
 TAGGED_AT_LAUNCH = ("instance", "volume", "network-interface")
 TYPES, RESERVATIONS, RUN = "describe_instance_types", "describe_capacity_reservations", "run_instances"
 CAPACITY_BLOCK = "capacity-block"
+# The launch, so that it is looked for before it is called again; and what is read before it, since
+# all of it must fit into the time of one claim (leases.provisioning.claims.CALL_TIME).
+ONCE = 1
 
 
 def launch(session: AwsSession, group: LaunchGroup) -> list[LaunchedInstance]:
@@ -26,7 +29,7 @@ def launch(session: AwsSession, group: LaunchGroup) -> list[LaunchedInstance]:
     with before_the_call():
         parameters = launch_parameters(session, group)
     with translated(RUN):
-        answer = session.ec2(group.region, attempts=1).run_instances(**parameters)
+        answer = session.ec2(group.region, attempts=ONCE).run_instances(**parameters)
     launched = [
         LaunchedInstance(
             id=get(item, "InstanceId", str, action=RUN),
@@ -137,7 +140,8 @@ def _interfaces(session: AwsSession, group: LaunchGroup) -> list[dict[str, Any]]
 
 def _network_cards(session: AwsSession, region: str, instance_type: str) -> list[list[str]]:
     """Return what interfaces each network card of a type takes, by the card's index."""
-    for item in session.pages(region, TYPES, "InstanceTypes", InstanceTypes=[instance_type]):
+    found = session.pages(region, TYPES, "InstanceTypes", attempts=ONCE, InstanceTypes=[instance_type])
+    for item in found:
         if not get(item, "NetworkInfo.EfaSupported", bool, action=TYPES, default=False):
             return []
         cards = get(item, "NetworkInfo.NetworkCards", list, action=TYPES, default=[])
@@ -160,7 +164,7 @@ def is_block(session: AwsSession, region: str, reservation_id: str) -> bool:
 
 def _reservation_type(session: AwsSession, region: str, reservation_id: str) -> str:
     found = session.pages(
-        region, RESERVATIONS, "CapacityReservations", CapacityReservationIds=[reservation_id]
+        region, RESERVATIONS, "CapacityReservations", attempts=ONCE, CapacityReservationIds=[reservation_id]
     )
     for item in found:
         return get(item, "ReservationType", str, action=RESERVATIONS, default="default")
@@ -196,5 +200,5 @@ def image_id(session: AwsSession, region: str, image: str) -> str:
             % {"region": region}
         )
     with translated("get_parameter"):
-        answer = session.client("ssm", region).get_parameter(Name=parameter)
+        answer = session.client("ssm", region, attempts=ONCE).get_parameter(Name=parameter)
     return str(answer["Parameter"]["Value"])

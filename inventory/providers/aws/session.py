@@ -150,14 +150,21 @@ class AwsSession:
         return self.client("ec2", region, attempts=attempts)
 
     def pages(
-        self, region: str, operation: str, result: str, *, service: str = "ec2", **parameters: Any
+        self,
+        region: str,
+        operation: str,
+        result: str,
+        *,
+        service: str = "ec2",
+        attempts: int = ATTEMPTS,
+        **parameters: Any,
     ) -> Iterator[Any]:
         """Yield every item of every page of a listing; a few listings have one page only.
 
         Items of EC2 are objects as its description says; of others they are left as they came.
         """
         with translated(operation):
-            client = self.client(service, region)
+            client = self.client(service, region, attempts=attempts)
             pages = (
                 client.get_paginator(operation).paginate(**parameters)
                 if client.can_paginate(operation)
