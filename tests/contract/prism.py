@@ -167,7 +167,8 @@ def prism(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Documents]:
     """Start a document in front of a fake: ``prism(vendor_document("x/y.json"), fake.url) -> url``.
 
     The same document before the same fake is started once in a test session.
-    ``rewrite(document)`` changes a parsed copy first, for example a Swagger 2 ``basePath``.
+    ``rewrite(document)`` changes a parsed copy first, for example a Swagger 2 ``basePath``; it
+    is a function of a module, since another function is another document.
     """
     started: dict[tuple[str, str, Rewrite | None], Prism] = {}
 

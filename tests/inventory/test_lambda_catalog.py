@@ -81,6 +81,15 @@ def test_all_regions_of_a_poll_are_read_from_two_answers(fake: FakeLambda) -> No
     assert {offer.price for offer in later if offer.instance_type == "gpu_1x_a10"} == {Decimal("0.99")}
 
 
+def test_a_failure_is_not_waited_for_again_in_each_region(fake: FakeLambda) -> None:
+    answer(fake, "/api/v1/instance-types", {"error": {"code": "global/conflict", "message": "x"}}, 429)
+    cloud = provider(fake)
+    for region in cloud.regions():
+        with pytest.raises(RateLimited):
+            cloud.offers(region.code)
+    assert len([call for call in fake.calls if call.path.endswith("/instance-types")]) == 1
+
+
 def test_configured_regions_are_the_only_ones(fake: FakeLambda) -> None:
     cloud = provider(fake, regions=["us-east-1"])
     assert [(region.code, region.name) for region in cloud.regions()] == [("us-east-1", "Virginia, USA")]

@@ -38,7 +38,6 @@ AUTH = {
     "global/account-inactive",
     "global/forbidden",
     "global/invalid-address",  # of billing: nothing is launched until it is corrected
-    "global/invalid-api-key",
 }
 GONE = {"global/not-found", "global/object-does-not-exist"}
 LATER = {
@@ -83,7 +82,7 @@ class LambdaApi:
             explain=explain,
             pace=Pace(credentials, endpoint, usual=usual),
         )
-        self._recent: dict[str, tuple[float, Any]] = {}
+        self._recent: dict[str, tuple[float, Any]] = {}  # by path: when, and data or error
         self._lock = threading.Lock()  # a poll reads several regions at once
 
     def configured_regions(self) -> list[str]:
@@ -114,13 +113,21 @@ class LambdaApi:
         return get(document, "data", kind, action=action)
 
     def read_recent(self, path: str, *, action: str, kind: type[Any], fresh: bool = False) -> Any:
-        """Return the same, from an answer of the last minute where there is one."""
+        """Return the same, from an answer of the last minute where there is one.
+
+        A failure is an answer too: one silence is not waited for again in each region.
+        """
         with self._lock:
-            asked, data = self._recent.get(path, (0.0, None))
-            if fresh or data is None or time.monotonic() - asked > REUSED:
-                asked, data = time.monotonic(), self.read(path, action=action, kind=kind)
-                self._recent[path] = (asked, data)
-            return data
+            asked, outcome = self._recent.get(path, (0.0, None))
+            if fresh or outcome is None or time.monotonic() - asked > REUSED:
+                try:
+                    outcome = self.read(path, action=action, kind=kind)
+                except ProviderError as error:
+                    outcome = error
+                self._recent[path] = (time.monotonic(), outcome)
+            if isinstance(outcome, ProviderError):
+                raise outcome
+            return outcome
 
     def write(self, method: str, path: str, *, action: str, kind: type[Any], **request: Any) -> Any:
         """Return ``data`` of the answer to a call that changes something, made once."""
@@ -149,6 +156,8 @@ def explain(action: str, status: int, document: Any, headers: httpx.Headers) -> 
     said = f"{action}: {text}" if text else action
     if status == 429:
         return by_status(action, status, headers, text=text, code=code)
+    if code == "global/invalid-api-key":
+        return by_status(action, 401, headers, code=code)  # without a text that might quote the key
     if code in AUTH:
         return AuthFailed(said, code=code)
     if code == "instance-operations/launch/insufficient-capacity":
