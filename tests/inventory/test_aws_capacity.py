@@ -139,6 +139,27 @@ def test_what_no_block_can_be_is_not_asked(changed: dict[str, Any]):
         assert cloud.capacity_offerings(request(**changed)) == []
 
 
+@pytest.mark.parametrize("code", ["InvalidInstanceType", "Unsupported"])
+def test_a_region_that_does_not_sell_it_has_no_offering(code: str):
+    cloud = connect()
+    stub = Stubber(cloud.session.ec2(REGION))
+    stub.add_client_error("describe_instance_types", code, http_status_code=400)
+    with stub:
+        assert cloud.capacity_offerings(request()) == []
+    stub = market(cloud, "capacity-block")
+    stub.add_client_error("describe_capacity_block_offerings", code, http_status_code=400)
+    with stub:
+        assert cloud.capacity_offerings(request()) == []
+
+
+def test_a_search_that_fails_is_no_empty_market():
+    cloud = connect()
+    stub = market(cloud, "capacity-block")
+    stub.add_client_error("describe_capacity_block_offerings", "UnauthorizedOperation", http_status_code=403)
+    with stub, pytest.raises(AuthFailed):
+        cloud.capacity_offerings(request())
+
+
 def test_blocks_that_are_several_reservations_or_too_short_are_left_out():
     segments = [{"InstanceType": P5, "InstanceCount": 2}, {"InstanceType": P5, "InstanceCount": 2}]
     short = NOW + timedelta(days=8, hours=46)

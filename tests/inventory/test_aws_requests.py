@@ -238,3 +238,9 @@ def test_the_documented_policy_allows_every_call_that_is_made():
     actions = [statement["Action"] for statement in policy["Statement"]]
     allowed = {name for each in actions for name in ([each] if isinstance(each, str) else each)}
     assert allowed == called | {"ec2:CreateTags", "pricing:GetProducts", "ssm:GetParameter"}
+
+
+def test_a_region_that_cannot_be_is_said():
+    cloud = Ec2Provider(credentials=KEYS, settings={"regions": ["nowhere 1"]})
+    with pytest.raises(ProviderError, match="nowhere 1"):
+        cloud.offers("nowhere 1")

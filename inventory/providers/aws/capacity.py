@@ -9,10 +9,10 @@ https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/ec2-capacity-reservations.ht
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Any
+from typing import Any, TypeVar
 
 from django.utils.translation import gettext as _
 
@@ -20,8 +20,10 @@ from inventory.providers.aws import catalog, prices
 from inventory.providers.aws.errors import translated
 from inventory.providers.aws.session import AwsSession, tag_list, tags_of, utc
 from inventory.providers.base import TAG_TOKEN, CapacityOffering, CapacityRequest, Reservation
-from inventory.providers.errors import BadAnswer
+from inventory.providers.errors import BadAnswer, ProviderError
 from inventory.providers.fields import get
+
+T = TypeVar("T")
 
 LINUX = "Linux/UNIX"
 OFFERINGS, RESERVATIONS, TYPES = (
@@ -39,6 +41,9 @@ DAYS_OF_BLOCK = (*range(1, 15), *range(21, 183, 7))
 SHORTER = timedelta(hours=1)
 # https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/capacity-blocks-how.html
 CUTOFF = timedelta(minutes=30)
+
+# The region has no such type, or sells no blocks: an answer, and not a failure.
+NOT_SOLD = {"InvalidInstanceType", "Unsupported", "UnsupportedOperation"}
 
 # Our own name for a reservation on demand, of which AWS has no list.
 ON_DEMAND = "on-demand:"
@@ -67,14 +72,29 @@ UNLISTED = "pending"
 
 def offerings(session: AwsSession, request: CapacityRequest) -> list[CapacityOffering]:
     """Return what could be bought: blocks of at least the hours asked for, and reservations from now on."""
-    types = session.pages(request.region, TYPES, "InstanceTypes", InstanceTypes=[request.instance_type])
-    classes = get(next(types, None), "SupportedUsageClasses", list, action=TYPES, default=[])
+    classes = _found(
+        usage
+        for item in session.pages(
+            request.region, TYPES, "InstanceTypes", InstanceTypes=[request.instance_type]
+        )
+        for usage in get(item, "SupportedUsageClasses", list, action=TYPES, default=[])
+    )
     found: list[CapacityOffering] = []
     if CAPACITY_BLOCK in classes:
-        found += _blocks(session, request)
+        found += _found(_blocks(session, request))
     if "on-demand" in classes:
         found += _on_demand(session, request)
     return sorted(found, key=lambda each: (each.total is None, each.total or 0, each.start, each.id))
+
+
+def _found(items: Iterable[T]) -> list[T]:
+    """Return all items, or none where AWS says that there is no such thing in the region."""
+    try:
+        return list(items)
+    except ProviderError as error:
+        if error.code in NOT_SOLD:
+            return []
+        raise
 
 
 def _blocks(session: AwsSession, request: CapacityRequest) -> Iterator[CapacityOffering]:
