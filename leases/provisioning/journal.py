@@ -42,17 +42,13 @@ def launch_due(*, now: datetime) -> int:
     providers = upstream.Providers(clock)
     _wake_refused(now)
     due = _due(now)
-    while claimed := claim_next_group(due, clock=clock, together=lambda account: _groups(account, providers)):
+
+    def together(account: ProviderAccount) -> bool:
+        return base.Capability.GROUP_LAUNCH in providers.capabilities(account)
+
+    while claimed := claim_next_group(due, clock=clock, together=together):
         recorded += _settle(claimed, providers, clock)
     return recorded
-
-
-def _groups(account: ProviderAccount, providers: upstream.Providers) -> bool:
-    try:
-        with providers.of(account) as provider:
-            return base.Capability.GROUP_LAUNCH in provider.capabilities
-    except ProviderError:
-        return False  # the launch itself will say what is wrong
 
 
 def _wake_refused(now: datetime) -> None:

@@ -18,7 +18,7 @@ from django.utils.translation import gettext as _
 
 from inventory.models import ProviderAccount
 from inventory.providers import registry
-from inventory.providers.base import TAG_ALLOCATION, TAG_LEASE, TAG_SITE, TAG_TOKEN, Provider
+from inventory.providers.base import TAG_ALLOCATION, TAG_LEASE, TAG_SITE, TAG_TOKEN, Capability, Provider
 from inventory.providers.errors import ProviderError, TimedOut
 from leases.models import LaunchIntent, Lease, SiteIdentity
 from leases.provisioning.claims import Clock
@@ -111,6 +111,18 @@ class Providers:
                 retryable=True,
                 doubtful=True,
             ) from error
+
+    def capabilities(self, account: ProviderAccount) -> frozenset[Capability]:
+        """Return what the account's provider can do, also where it cannot be called now; no call is made."""
+        try:
+            with self.of(account) as provider:
+                return provider.capabilities
+        except ProviderError:
+            try:
+                kind = registry.adapter(account.provider.kind)
+            except ProviderError:
+                return frozenset()
+            return frozenset(getattr(kind, "capabilities", ()))
 
     def identity(self, account: ProviderAccount) -> str:
         """Return whose credentials the account has, as the provider says it; asked once per process.

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from django.db import IntegrityError, transaction
 
-from inventory.models import Node
+from inventory.models import Node, ProviderAccount
 from inventory.providers.base import TAG_ALLOCATION, TAG_TOKEN, Capability, LaunchedInstance, Machine
 from inventory.providers.errors import NoCapacity, ProviderError, QuotaExceeded, RateLimited, TimedOut
-from leases.models import Instance, LaunchIntent, Lease, Orphan, Shortfall
+from leases.models import Instance, LaunchIntent, Lease, LeaseNetwork, Orphan, Shortfall
 from leases.provisioning import groups, journal, losses, sweep
 from leases.provisioning.claims import CLAIM, LISTING_LAG, Clock
 from leases.provisioning.ending import end_early
@@ -112,6 +112,21 @@ def test_a_provider_that_launches_one_by_one_gets_one_call_for_each(
         intent = LaunchIntent.objects.get(instance__provider_id=machine["InstanceId"])
         assert tags(machine)[TAG_ALLOCATION] == str(intent.allocation_id)
         assert intent.group == intent.token
+
+
+def test_a_group_stays_one_while_its_account_cannot_be_called(
+    cloud: Cloud, four: Lease, faults: Faults
+) -> None:
+    credentials = cloud.account.credentials
+    ProviderAccount.objects.update(credentials=None)
+    networks = sweep.networks.prepare_due(now=at(1))
+    LeaseNetwork.objects.update(prepared_at=at(1), firewall_id="", key_name="")
+    assert (networks, sweep.launch_due(now=at(1))) == (0, 0)
+    assert len({intent.group for intent in intents(four, State.PENDING)}) == 1
+    assert "no credentials" in intents(four)[0].last_error
+    ProviderAccount.objects.update(credentials=credentials)
+    assert sweep.launch_due(now=at(2)) == 4
+    assert faults.count("launch") == 1
 
 
 def test_only_what_differs_in_the_node_alone_goes_into_one_call(cloud: Cloud, faults: Faults) -> None:
