@@ -27,6 +27,8 @@ CUSTOMER = {
     "reserve": "/reserve/",
     "search": "search",
     "quote": "quote",
+    "catalog": "/catalog/",
+    "catalog-model": "/catalog/h100-sxm5-80gb/",
     "leases": "/leases/",
     "lease": "/leases/first",
     "usage": "/usage/",

@@ -245,7 +245,7 @@ def model_summaries(
         low = lowest.setdefault(row[0], [])
         if row[16] is not None:
             low.append(Lowest(*row[14:]))
-    return [ModelSummary(*facts, tuple(lowest[slug])) for slug, facts in summaries.items()]
+    return [ModelSummary(*(*facts, tuple(lowest[slug]))) for slug, facts in summaries.items()]
 
 
 # What a comparison can be ordered by; prices without a currency of their own first would mix them.
@@ -308,7 +308,7 @@ def compare(
         limit=limit,
         offset=offset,
     )
-    offers = [MarketOffer(*row[:19], tuple(row[19]), *row[20:24]) for row in found]
+    offers = [MarketOffer(*(*row[:19], tuple(row[19]), *row[20:24])) for row in found]
     return offers, found[0][24] if found else 0
 
 

@@ -62,8 +62,8 @@ def add_older_prices(*, provider: Provider) -> int:
     nobody knows what lay between. Doing it again changes nothing.
     """
     require_transaction()
-    older = older_prices(provider.slug)
-    if not older:
+    older, of = older_prices(provider.slug), card_date(provider.slug)
+    if not older or of is None:
         return 0
     lock_catalog(provider.pk)
     offers = {
@@ -75,23 +75,23 @@ def add_older_prices(*, provider: Provider) -> int:
     first: dict[int, PricePoint] = {}
     for point in PricePoint.objects.filter(offer__in=offers.values()).order_by("offer", "-period"):
         first[point.offer_id] = point
-    of = card_date(provider.slug)
     added: list[PricePoint] = []
     for one in older:
-        pk = offers.get((one.region, one.instance_type))
-        point = first.get(pk) if pk else None
-        if point is None or point.source != RATE_CARD or point.period.lower != of or one.since >= of:
+        known = first.get(offers.get((one.region, one.instance_type), 0))
+        if known is None or known.source != RATE_CARD or known.period.lower != of or one.since >= of:
             continue
         if one.until is not None:
             period = Period(one.since, min(one.until, of), "[)")
             added.append(
-                PricePoint(offer_id=pk, price=one.price, currency="USD", source=RATE_CARD, period=period)
+                PricePoint(
+                    offer_id=known.offer_id, price=one.price, currency="USD", source=RATE_CARD, period=period
+                )
             )
-        elif point.price == one.price and point.currency == "USD":
+        elif known.price == one.price and known.currency == "USD":
             # The same price: a price point is a change, so this one began earlier.
-            point.period = Period(one.since, point.period.upper, "[)")
-            point.save(update_fields=["period"])
-            added.append(point)
+            known.period = Period(one.since, known.period.upper, "[)")
+            known.save(update_fields=["period"])
+            added.append(known)
     PricePoint.objects.bulk_create([point for point in added if point.pk is None])
     return len(added)
 

@@ -60,7 +60,7 @@ class ModelFilter(AddressForm):
     q = forms.CharField(label=gettext_lazy("Search"), required=False, max_length=60)
     vendor = forms.ChoiceField(label=gettext_lazy("Vendor"), required=False)
     memory = forms.TypedChoiceField(
-        label=gettext_lazy("Memory"), required=False, coerce=int, empty_value=0, initial=0
+        label=gettext_lazy("Memory"), required=False, coerce=int, empty_value=None
     )
     purchase = forms.ChoiceField(label=gettext_lazy("Purchase"), required=False)
     cloud = forms.ChoiceField(label=gettext_lazy("Cloud"), required=False)

@@ -110,6 +110,15 @@ def test_the_chart_reads_its_prices_by_keyboard_and_takes_what_one_chooses(
     page.get_by_role("link", name="Show in the chart: AZURE region-1 ").click()
     expect(page.get_by_text("the offers that you chose")).to_be_visible()
     expect(page.locator(".sb-market__charted")).to_contain_text("region-1")
+    # Another duration changes our price everywhere on the page, and leaves the chart as it is.
+    page.evaluate("window.same = true")
+    page.get_by_label("Our price for").focus()
+    page.get_by_label("Our price for").select_option(label="30 days")
+    expect(page.get_by_text("Your price for one node and 30 days, before tax.")).to_be_visible()
+    expect(page.locator(".sb-kpi").nth(3)).to_contain_text("for 30 days")
+    expect(page.get_by_label("Our price for")).to_be_focused()
+    expect(page.get_by_text("the offers that you chose")).to_be_visible()
+    assert page.evaluate("window.same") is True
     page.get_by_role("link", name="Show each cloud’s cheapest instead").click()
     expect(page.locator(".sb-market__charted")).not_to_contain_text("region-1,")
     assert problems == []

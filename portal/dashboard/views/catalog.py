@@ -186,7 +186,7 @@ def _offer_row(offer: MarketOffer, ours: OurModel | None, chosen: list[int], que
     changed.setlist("chart", [str(pk) for pk in ids])
     return OfferRow(
         offer=offer,
-        ours=compared(beside, offer.per_gpu_hour, offer.currency),
+        ours=compared(beside, offer.per_gpu_hour, offer.currency) if offer.price is not None else None,
         held=same,
         charted=offer.id in chosen,
         toggle=f"?{changed.urlencode()}#history",
@@ -289,7 +289,4 @@ def model_page(request: TenantRequest, slug: str) -> HttpResponse:
         "automatic": _with(query, chart="") + "#history",
         "now": now,
     }
-    template = (
-        "dashboard/_catalog_offers.html" if getattr(request, "htmx", None) else "dashboard/catalog_model.html"
-    )
-    return render(request, template, context)
+    return render(request, "dashboard/catalog_model.html", context)
