@@ -13,7 +13,10 @@ import random
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+from django.utils.translation import gettext as _
+
 from inventory.models import PollRun, ProviderAccount
+from portal.accounts import events
 
 FAILURES = 5
 LONGEST_PAUSE = timedelta(hours=6)
@@ -58,6 +61,23 @@ def failed(account: ProviderAccount, *, refused: bool, asked: timedelta, now: da
         account.circuit_opened_at = now
     pause = LONGEST_PAUSE if refused else backoff(account.poll_failures, account.poll_interval)
     account.next_poll_at = now + max(pause * random.uniform(0.8, 1.2), asked)  # noqa: S311
+
+
+def record_turn(account: ProviderAccount, *, error: str, now: datetime) -> None:
+    """Part: append the event that an account's circuit has opened, or closed again."""
+    opened = account.circuit_opened_at is not None
+    events.record(
+        kind="polling.stopped" if opened else "polling.resumed",
+        subject_type="provider_account",
+        subject_id=str(account.pk),
+        now=now,
+        message=(
+            _("%(account)s is not polled for now: %(error)s") % {"account": account, "error": error}
+            if opened
+            else _("%(account)s is polled as planned again.") % {"account": account}
+        ),
+        after={"failed_polls": account.poll_failures},
+    )
 
 
 def backoff(failures: int, interval: timedelta) -> timedelta:

@@ -362,12 +362,15 @@ def _release(poll: _Poll) -> None:
         )
         if account is None:
             return
+        was_open = account.circuit_opened_at is not None
         if poll.stored:
             circuit.succeeded(account, now=now)
             if poll.asked:
                 account.next_poll_at = max(account.next_poll_at or now, now + poll.asked)
         else:
             circuit.failed(account, refused=poll.refused, asked=poll.asked, now=now)
+        if was_open != (account.circuit_opened_at is not None):
+            circuit.record_turn(account, error=poll.runs[-1].error if poll.runs else "", now=now)
         account.claim_token = account.claim_expires_at = None
         account.save(
             update_fields=[

@@ -116,6 +116,7 @@ RULES: dict[str, Rule] = {
             "turnover.failing",
             "orphan.seen",
             "orphan.too_many",
+            "polling.stopped",
             "purchase.in_doubt",
             "purchase.failed",
             "purchase.differs",

@@ -15,6 +15,7 @@ from inventory.models import PollRun, ProviderAccount
 from inventory.polling import due_accounts, poll_account
 from inventory.providers.errors import AuthFailed, RateLimited, TimedOut
 from inventory.tasks import poll_provider
+from portal.accounts.models import Event
 from tests.inventory.fake_cloud import FakeCloud, catalog, offer
 
 pytestmark = pytest.mark.django_db
@@ -58,10 +59,16 @@ def test_it_opens_after_some_failures_and_closes_with_the_first_success(account,
     assert due_accounts(now=account.next_poll_at) == [account.pk]
     assert circuit.circuit(account, now=account.next_poll_at) == Circuit.HALF_OPEN
 
+    (told,) = Event.objects.filter(kind__startswith="polling.")
+    assert (told.kind, told.message) == ("polling.stopped", "aws main is not polled for now: No answer.")
+    fail_often(account, account.next_poll_at, 2)
+    assert Event.objects.filter(kind__startswith="polling.").count() == 1
+
     everywhere(cloud)
     assert len(tried(account, account.next_poll_at)) == len(REGIONS)  # the trial went well: all of them
     account.refresh_from_db()
     assert (account.poll_failures, account.circuit_opened_at) == (0, None)
+    assert Event.objects.filter(kind="polling.resumed").count() == 1
 
 
 def test_a_trial_asks_for_one_region_another_each_time(account, cloud, now):
