@@ -237,6 +237,8 @@ class Machine:
     :attr:`Capability.REIMAGE` a machine reads *terminated* for its tenant once the wipe is
     done; ``evidence`` is then what the provider says about the end and the wipe, for
     example ``wiped_at`` (ISO 8601, with its UTC offset), and is kept with the turnover.
+    ``ssh_port`` is the port at ``public_ip`` that leads to its SSH, where the vendor picks
+    one; 0 means the usual one.
     """
 
     id: str
@@ -252,6 +254,7 @@ class Machine:
     status_ok: bool | None = None
     reason: str = ""
     evidence: Mapping[str, str] = field(default_factory=dict)
+    ssh_port: int = 0
 
 
 @dataclass(frozen=True, slots=True)

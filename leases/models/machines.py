@@ -155,6 +155,8 @@ class Instance(Claim):
     state = models.CharField(_("state"), max_length=16, choices=State, default=State.PENDING)
     public_ip = models.GenericIPAddressField(_("public address"), null=True, blank=True)
     private_ip = models.GenericIPAddressField(_("private address"), null=True, blank=True)
+    # Where the provider maps SSH to a port of its own choice; empty: the account's, or 22.
+    ssh_port = models.PositiveIntegerField(_("SSH port"), null=True, blank=True)
     launched_at = models.DateTimeField(_("launched"))
     ready_at = models.DateTimeField(_("probe passed"), null=True, blank=True)
     ended_at = models.DateTimeField(_("ended"), null=True, blank=True)

@@ -6,6 +6,7 @@ from datetime import datetime
 
 from django.utils.translation import gettext as _
 
+from inventory.models import ProviderAccount
 from inventory.providers.base import Machine, MachineState
 from leases import lifecycle
 from leases.models import Access, Allocation, Instance, Lease
@@ -28,9 +29,11 @@ def see(*, lease: Lease, instance: Instance, machine: Machine, now: datetime) ->
     require_transaction()
     stopped = machine.state == MachineState.STOPPING and instance.state != Instance.State.STOPPING
     instance.state = STATES.get(machine.state, Instance.State(instance.state))
-    moved = bool(machine.public_ip) and machine.public_ip != instance.public_ip
+    was = endpoint(instance)
     instance.public_ip = machine.public_ip or instance.public_ip
     instance.private_ip = machine.private_ip or instance.private_ip
+    instance.ssh_port = machine.ssh_port or instance.ssh_port
+    moved = bool(machine.public_ip) and endpoint(instance) != was
     instance.last_seen_at = now
     instance.save()
     if moved and instance.ready_at:
@@ -48,8 +51,13 @@ def see(*, lease: Lease, instance: Instance, machine: Machine, now: datetime) ->
 def endpoint(instance: Instance) -> str:
     """Return ``host:port`` of the machine's SSH; IPv6 addresses in brackets."""
     host = str(instance.public_ip or instance.private_ip or "")
-    port = int(instance.account.options.get("ssh_port") or SSH_PORT)
+    port = ssh_port(instance.account, instance.ssh_port)
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def ssh_port(account: ProviderAccount, mapped: int | None) -> int:
+    """Return the port of a machine's SSH: the one the provider mapped, else the account's, else 22."""
+    return mapped or int(account.options.get("ssh_port") or SSH_PORT)
 
 
 def _move_access(lease: Lease, instance: Instance, now: datetime) -> None:

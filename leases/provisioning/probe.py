@@ -156,11 +156,13 @@ def _passed(batch: Batch, machines: Mapping[str, Machine], has_status: bool) -> 
     }
     if batch.account.delivery_probe == ProviderAccount.Probe.PROVIDER_STATUS:
         return {pk for pk, machine in waiting.items() if machine.status_ok is (True if has_status else None)}
-    port = int(batch.account.options.get("ssh_port") or delivery.SSH_PORT)
-    hosts = {pk: machine.public_ip or machine.private_ip for pk, machine in waiting.items()}
+    doors = {
+        pk: (machine.public_ip or machine.private_ip, delivery.ssh_port(batch.account, machine.ssh_port))
+        for pk, machine in waiting.items()
+    }
     with ThreadPoolExecutor(max_workers=SSH_AT_ONCE) as pool:
-        answers = pool.map(lambda host: bool(host) and ssh_answers(host, port), hosts.values())
-        return {pk for pk, answered in zip(hosts, answers, strict=True) if answered}
+        answers = pool.map(lambda door: bool(door[0]) and ssh_answers(*door), doors.values())
+        return {pk for pk, answered in zip(doors, answers, strict=True) if answered}
 
 
 def ssh_answers(host: str, port: int = delivery.SSH_PORT, timeout: float = SSH_TIMEOUT) -> bool:

@@ -127,6 +127,33 @@ def test_a_machine_that_is_not_healthy_yet_is_not_delivered_by_its_status(
     assert sweep.probe_due(now=at(4)) == 1
 
 
+@pytest.mark.django_db(transaction=True)
+def test_a_port_that_the_provider_mapped_is_tested_and_told(
+    cloud: Cloud, lease: Lease, faults: Faults
+) -> None:
+    from inventory.providers.base import Machine, MachineState
+    from tests.leases.provisioning.conftest import REGION, the_machine
+
+    ProviderAccount.objects.update(delivery_probe=ProviderAccount.Probe.SSH)
+    sweep.start_due(now=at(1))
+    sweep.launch_due(now=at(1))
+    with server(b"SSH-2.0-OpenSSH_9.6\r\n") as port:
+        machine = Machine(
+            the_machine(lease).provider_id,
+            REGION,
+            MachineState.RUNNING,
+            public_ip="127.0.0.1",
+            ssh_port=port,
+        )
+        faults.answers["describe"] = [[machine], [replace(machine, ssh_port=port - 1)]]
+        assert sweep.probe_due(now=at(2)) == 1
+    assert Access.objects.get(lease=lease).endpoint == f"127.0.0.1:{port}"
+    sweep.probe_due(now=at(6))  # it was started again, and has another port
+    old, new = Access.objects.filter(lease=lease).order_by("pk")
+    assert old.revoked_at is not None
+    assert (new.endpoint, new.revoked_at) == (f"127.0.0.1:{port - 1}", None)
+
+
 @pytest.mark.parametrize(
     ("endpoint", "username", "command"),
     [
