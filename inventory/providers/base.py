@@ -352,7 +352,11 @@ class CapacitySeller(Protocol):
 
 @runtime_checkable
 class Provider(Protocol):
-    """One account at one cloud. Every method may raise any :class:`ProviderError`."""
+    """One account at one cloud. Every method may raise any :class:`ProviderError`.
+
+    Polls call it in threads; an adapter whose ``offers`` may run in several at once says how
+    many in ``regions_at_once`` (a class attribute, 1 where it is missing).
+    """
 
     kind: ClassVar[str]
     capabilities: ClassVar[frozenset[Capability]]
