@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import random
 from datetime import timedelta
 from decimal import Decimal
 
@@ -206,3 +207,37 @@ def test_it_writes_nothing_outside_of_a_transaction(supply, now):
             teller=Teller(1),
         )
     assert stored() == before
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_random_polls_and_cards_leave_a_clean_history(account, second, cloud, now, seed):
+    """Two accounts and a rate card tell of the same offers, and the clock goes to and fro."""
+    chance = random.Random(seed)
+    kinds = (PurchaseOption.ON_DEMAND, PurchaseOption.SPOT)
+    told: dict[tuple[str, str], set[Decimal]] = {}
+    at = now
+    for _step in range(40):
+        at += chance.choice((HOUR / 4, HOUR, timedelta(0), -HOUR / 2, 3 * HOUR))
+        price = Decimal(chance.choice((10, 11, 12)))
+        if chance.random() < 0.2:
+            name = chance.choice((P5, P4))
+            told.setdefault((name, "on_demand"), set()).add(price)
+            card = f"region,instance_type,usd_per_hour\nus-east-1,{name},{price}\n".encode()
+            import_prices(provider=Provider.objects.get(slug="aws"), file=io.BytesIO(card), now=at)
+        else:
+            listed = [(n, k) for n in (P5, P4) for k in kinds if chance.random() < 0.7] or [(P5, kinds[0])]
+            for name, kind in listed:
+                told.setdefault((name, str(kind)), set()).add(price)
+            cloud.answers["us-east-1"] = catalog(
+                *[
+                    offer(n, str(price), purchase_option=k, availability=chance.choice(list(Availability)))
+                    for n, k in listed
+                ]
+            )
+            (run,) = poll_account(account_id=chance.choice((account.pk, second.pk)), now=at)
+            assert (run.state, run.error) == ("complete", "")
+        assert [check.outcome().examples for check in CHECKS] == [[], []]
+    for found in Offer.objects.filter(region__code="us-east-1").select_related("instance_type"):
+        key = (found.instance_type.name, found.purchase)
+        if found.price is not None and key in told:
+            assert found.price in told[key] | {Decimal("55.04"), Decimal("21.957642")}
