@@ -203,6 +203,13 @@ def test_without_prices_a_reservation_on_demand_has_none():
     assert offering.total is None
 
 
+def test_what_the_price_list_does_not_know_is_not_reserved_on_demand():
+    cloud = connect()
+    wanted = request(earliest=NOW, latest=NOW + timedelta(days=3))
+    with market(cloud, "on-demand"), price_list(cloud, []):
+        assert cloud.capacity_offerings(wanted) == []
+
+
 def test_for_a_later_day_nothing_is_reserved_on_demand():
     cloud = connect()
     with market(cloud, "on-demand"):

@@ -150,7 +150,7 @@ def test_a_garbled_product_fails_the_whole_list(texts: list[str], words: str):
 
 def test_a_list_without_any_price_is_no_list():
     with pytest.raises(BadAnswer, match="no price for us-east-1"):
-        read(more=([],))
+        read()
 
 
 def test_a_second_page_that_fails_fails_the_list():

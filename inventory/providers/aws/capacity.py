@@ -142,7 +142,9 @@ def _on_demand(session: AwsSession, request: CapacityRequest) -> Iterator[Capaci
         return
     price = None
     if session.reads_prices:
-        price = prices.on_demand(session, request.region, [request.instance_type])[request.instance_type]
+        price = prices.listed(session, request.region, [request.instance_type]).get(request.instance_type)
+        if price is None:
+            return  # not sold on demand there, whatever its usage classes say
     # By the minute until its end, like the machines would.
     hours = Decimal(int((end - now).total_seconds())) / 3600
     for zone in sorted(

@@ -57,20 +57,26 @@ class SpotPrice:
 
 
 def on_demand(session: AwsSession, region: str, names: Collection[str]) -> dict[str, Price]:
-    """Return the on-demand price of each type; one that the list lacks is not sold on demand there.
+    """Return the on-demand price of each type of a region's catalog.
 
-    The list of GPU instances is read first, and each type that it lacks is asked for by name.
-    Raises :class:`BadAnswer` where the list knows no price at all for the region.
+    One that the list lacks is not sold on demand there. Raises :class:`BadAnswer` where the
+    list knows no price at all for the region.
     """
-    wanted = set(names)
-    prices = _prices(session, region, wanted, GPU_FAMILY)
-    for name in sorted(wanted - prices.keys()):
-        prices |= _prices(session, region, {name}, ("instanceType", name))
-    if wanted and not prices:
+    prices = listed(session, region, names)
+    if names and not prices:
         raise BadAnswer(
             _("%(action)s: the price list has no price for %(region)s.")
             % {"action": ACTION, "region": region}
         )
+    return prices
+
+
+def listed(session: AwsSession, region: str, names: Collection[str]) -> dict[str, Price]:
+    """Return the on-demand prices that are known: of GPU instances at once, then of each other type by name."""
+    wanted = set(names)
+    prices = _prices(session, region, wanted, GPU_FAMILY) if len(wanted) > 1 else {}
+    for name in sorted(wanted - prices.keys()):
+        prices |= _prices(session, region, {name}, ("instanceType", name))
     return prices
 
 
