@@ -11,6 +11,7 @@ from django.utils.translation import gettext as _
 
 from inventory.models import Node, Offer, PollRun
 from portal.common.errors import InvalidInput
+from portal.common.freshness import API
 from portal.common.periods import Period, period
 from portal.common.transactions import require_transaction
 
@@ -21,6 +22,12 @@ class Freshness:
 
     polled_at: datetime | None  # None: never polled completely, known from a rate card
     price_seen_at: datetime | None
+
+    def price_at(self, source: str) -> datetime | None:
+        """Return how old the price is: as a poll's answer as the last poll, as a card's as the card."""
+        if source == API and self.price_seen_at and self.polled_at:
+            return max(self.price_seen_at, self.polled_at)
+        return self.price_seen_at
 
     def age(self, now: datetime) -> timedelta | None:
         """Return the age of the availability signal, or None where nothing was polled."""

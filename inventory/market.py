@@ -323,10 +323,11 @@ class Facets:
 
 
 def facets(*, gpu_model: str) -> Facets:
-    """Return the clouds (slug and name), regions, purchase options and currencies of a model's offers."""
+    """Return the clouds (slug and name), regions and purchase options of a model's offers, and the
+    currencies of their prices."""
     found = rows(
         """
-        SELECT DISTINCT p.slug, p.name, r.code, o.purchase, o.currency
+        SELECT DISTINCT p.slug, p.name, r.code, o.purchase, CASE WHEN o.price IS NOT NULL THEN o.currency END
         FROM inventory_offer o
         JOIN inventory_instancetype t ON t.id = o.instance_type_id
         JOIN inventory_provider p ON p.id = t.provider_id JOIN inventory_region r ON r.id = o.region_id
@@ -337,7 +338,7 @@ def facets(*, gpu_model: str) -> Facets:
         clouds=sorted({(row[0], row[1]) for row in found}, key=lambda cloud: cloud[1].lower()),
         regions=sorted({row[2] for row in found}),
         purchases=[value for value in Offer.Purchase.values if value in {row[3] for row in found}],
-        currencies=sorted({row[4] for row in found}),
+        currencies=sorted({row[4] for row in found if row[4]}),
     )
 
 

@@ -145,7 +145,7 @@ def _list_prices(inquiry: CapacityInquiry, now: datetime) -> Iterator[CapacityCh
                 total=total,
                 currency=offer.currency,
                 availability=offer.availability,
-                seen_at=max(filter(None, (offer.price_seen_at, seen[offer.pk].polled_at)), default=None),
+                seen_at=seen[offer.pk].price_at(offer.price_source),
             )
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Any
 
 from billing.market import OurModel, difference
 from billing.models import Charge, Invoice, Quote
+from inventory.fleet import Freshness
 from inventory.market import UNDISCLOSED, ModelSummary
 from inventory.models import GpuModel, Offer, PricePoint
-from inventory.prices import API
 from leases.models import Lease, Term
 from leases.software import OfferedStack
 from portal.api.fields import bounds, instant, money
@@ -43,16 +42,12 @@ def stack(row: OfferedStack) -> dict[str, Any]:
     }
 
 
-def offer(row: Offer, *, polled_at: datetime | None = None, disclosed: bool = True) -> dict[str, Any]:
+def offer(row: Offer, *, seen: Freshness, disclosed: bool = True) -> dict[str, Any]:
     """Return what a cloud sells, with the age of its price and of its availability.
 
-    A price from an API is as old as the last complete poll. What is not ``disclosed``
-    tells nothing about stock.
+    What is not ``disclosed`` tells nothing about stock.
     """
     kind = row.instance_type
-    seen_at = row.price_seen_at
-    if row.price_source == API and seen_at and polled_at:
-        seen_at = max(seen_at, polled_at)
     return {
         "id": row.pk,
         "provider": kind.provider.slug,
@@ -66,10 +61,10 @@ def offer(row: Offer, *, polled_at: datetime | None = None, disclosed: bool = Tr
         if row.price is None
         else money(ledger(row.price / kind.gpus_per_node), row.currency, exact=True),
         "price_source": row.price_source,
-        "price_seen_at": instant(seen_at),
+        "price_seen_at": instant(seen.price_at(row.price_source)),
         "first_seen_at": instant(row.first_seen_at),
         "availability": row.availability if disclosed else UNDISCLOSED,
-        "availability_seen_at": instant(polled_at) if disclosed else None,
+        "availability_seen_at": instant(seen.polled_at) if disclosed else None,
         "zones": row.zones if disclosed else [],
     }
 

@@ -64,6 +64,28 @@ def test_a_skipped_hour_is_not_on_the_axis():
     assert texts == ["00:00", "02:00", "03:00", "04:00", "05:00", "06:00"]
 
 
+@pytest.mark.parametrize(
+    ("days", "texts"),
+    [
+        (119, ["23 Nov", "21 Dec", "18 Jan", "15 Feb"]),
+        (200, ["Nov", "Dec", "Jan", "Feb", "Mar", "Apr", "May"]),
+        (365, ["Nov 2026", "Jan 2027", "Mar 2027", "May 2027", "Jul 2027", "Sep 2027", "Nov 2027"]),
+        (900, ["Jan 2027", "Jul 2027", "Jan 2028", "Jul 2028", "Jan 2029"]),
+    ],
+)
+def test_a_long_axis_shows_months_and_then_their_year(days, texts):
+    ticks = time_axis(START, START + timedelta(days=days), UTC)
+    assert [tick.text for tick in ticks] == texts
+    assert all(0 <= tick.at <= 100 for tick in ticks)
+
+
+def test_months_on_the_axis_begin_at_the_persons_midnight():
+    start = datetime(2026, 10, 31, 23, tzinfo=UTC)  # midnight in Dublin is UTC's in winter
+    first = time_axis(start, start + timedelta(days=150), DUBLIN)[0]
+    assert first.text == "Nov"
+    assert first.at > 0
+
+
 def test_a_short_axis_shows_hours_in_the_zone():
     ticks = time_axis(START, START + timedelta(hours=6), ZoneInfo("Asia/Kolkata"))
     assert ticks
@@ -120,6 +142,44 @@ def test_a_gap_in_the_values_is_a_gap_in_the_line():
     assert chart.lines[0].line.count("M") == 2
     assert chart.points[2]["y"] == [None]
     assert chart.rows[2].texts == ["–"]
+
+
+def test_a_step_holds_until_its_value_is_no_longer_known():
+    series = charts.Series(label="a", values=[1, 2, None, 4, 4], step=True)
+    chart = charts.time_chart(title="x", times=hours(5), series=[series])
+    assert chart is not None
+    # 1 from 0 to 25 %, 2 from there to 50 %, and from 75 % on 4.
+    assert re.findall(r"[MHV][\d.]+", chart.lines[0].line) == [
+        "M0",
+        "H25",
+        "V50",
+        "H50",
+        "V50",
+        "M75",
+        "H100",
+        "V0",
+    ]
+
+
+def test_names_at_the_ends_of_lines_never_cover_each_other():
+    values = [5, 5, 5.1, 0, 0.1, 9]
+    series = [charts.Series(label=f"s{i}", values=[1, value]) for i, value in enumerate(values)]
+    chart = charts.time_chart(title="x", times=hours(2), series=series, direct_labels=True)
+    assert chart is not None
+    places = [label.y for label in chart.labels]
+    assert chart.labels[0].text == "s5"
+    assert all(b - a >= 7.4 for a, b in itertools.pairwise(places))
+    assert places[0] >= 0 and places[-1] <= 100
+    markup = draw(chart)
+    assert all(f">s{i}</text>" in markup for i in range(6))
+    assert "sb-legend--spare" in markup  # the legend stands in where there is no room
+
+
+def test_a_name_stands_where_a_line_ended_before_the_others():
+    series = [charts.Series(label="gone", values=[8, None]), charts.Series(label="here", values=[2, 2])]
+    chart = charts.time_chart(title="x", times=hours(2), series=series, direct_labels=True)
+    assert chart is not None
+    assert [label.text for label in chart.labels] == ["gone", "here"]
 
 
 def test_a_time_chart_says_its_numbers_exactly_as_given():

@@ -68,12 +68,10 @@ class Offers(GenericAPIView):
     def get(self, request: Request) -> Response:
         page = self.paginate_queryset(self.filter_queryset(self.get_queryset()))
         assert page is not None
-        polled, undisclosed = fleet.freshness(page), market.undisclosed(page)
+        seen, undisclosed = fleet.freshness(page), market.undisclosed(page)
         return self.get_paginated_response(
             [
-                representations.offer(
-                    row, polled_at=polled[row.pk].polled_at, disclosed=row.pk not in undisclosed
-                )
+                representations.offer(row, seen=seen[row.pk], disclosed=row.pk not in undisclosed)
                 for row in page
             ]
         )
