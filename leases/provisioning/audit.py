@@ -1,4 +1,4 @@
-"""P1-P3 and C7 as queries over what is recorded.
+"""P1-P3, C7 and C8 as queries over what is recorded.
 
 Whether the providers agree is the business of ``orphans.find_orphans``; what it found and
 nobody settled shows up here under P2. Times are compared with PostgreSQL's ``now()``.
@@ -161,9 +161,27 @@ def tenants_wait_for_turnovers() -> Check:
     )
 
 
+def machines_have_their_software() -> Check:
+    """C8: where a lease has software, every launch named an image of it, never the account's own."""
+    of_software = """
+        FROM leases_launchintent l
+        JOIN leases_allocation a ON a.id = l.allocation_id
+        JOIN leases_lease s ON s.id = a.lease_id
+        WHERE s.stack_id IS NOT NULL AND l.state = 'launched'"""
+    return sql_check(
+        "C8",
+        "Every machine of a lease with software was launched from an image of it",
+        checked=f"SELECT count(*) {of_software}",
+        violations=f"""
+            SELECT 'intent ' || l.token || ': launched for ' || s.uid || ', which has software, without an image'
+            {of_software} AND l.image = ''""",
+    )
+
+
 CHECKS = [
     launches_have_intents(),
     machines_serve_allocations(),
     promises_have_machines(),
     tenants_wait_for_turnovers(),
+    machines_have_their_software(),
 ]

@@ -15,8 +15,8 @@ from portal.accounts.models import Event
 from tests.billing.helpers import make_customer
 
 EVERY = {
-    *(f"C{n}" for n in range(1, 8)),
-    *(f"P{n}" for n in range(1, 6)),
+    *(f"C{n}" for n in range(1, 9)),
+    *(f"P{n}" for n in range(1, 7)),
     *(f"M{n}" for n in range(1, 9)),
     *(f"V{n}" for n in range(1, 6)),
 }

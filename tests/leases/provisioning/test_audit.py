@@ -12,17 +12,27 @@ from leases.models import Allocation, Instance, LaunchIntent, Lease, Orphan, Tur
 from leases.provisioning import sweep
 from leases.provisioning.audit import CHECKS
 from portal.common.periods import Period
-from tests.factories import make_organization
-from tests.leases.provisioning.conftest import START, Cloud, at, problems, run_until_active, the_machine
+from tests.factories import Fleet, make_organization, make_stack
+from tests.leases.provisioning.conftest import START, Cloud, at, book, problems, run_until_active, the_machine
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
 def test_sound_data_passes_and_is_counted(cloud: Cloud, lease: Lease) -> None:
-    assert {check.id: check.run()[0] for check in CHECKS} == {"P1": 0, "P2": 0, "P3": 1, "C7": 0}
+    assert {check.id: check.run()[0] for check in CHECKS} == {"P1": 0, "P2": 0, "P3": 1, "C7": 0, "C8": 0}
     run_until_active(lease)
     assert problems() == []
-    assert {check.id: check.run()[0] for check in CHECKS} == {"P1": 2, "P2": 1, "P3": 1, "C7": 0}
+    assert {check.id: check.run()[0] for check in CHECKS} == {"P1": 2, "P2": 1, "P3": 1, "C7": 0, "C8": 0}
+
+
+def test_c8_a_machine_of_a_lease_with_software_that_was_launched_without_its_image(
+    cloud: Cloud, fleet: Fleet
+) -> None:
+    make_stack(images={"aws": "ami-12c6146b"})
+    run_until_active(book(stack="pytorch"))
+    assert problems() == []
+    LaunchIntent.objects.update(image="")
+    assert [found for found in problems() if found.startswith("C8: intent") and "without an image" in found]
 
 
 def test_p1_an_intent_without_its_machine(cloud: Cloud, lease: Lease) -> None:
