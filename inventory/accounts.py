@@ -15,6 +15,7 @@ from portal.accounts.models import User
 from portal.common.crypto import encrypt
 from portal.common.errors import InvalidInput
 from portal.common.nudge import nudge
+from portal.common.secrecy import keep_secret
 from portal.common.transactions import durable
 
 LONGEST_VALUE = 8_000  # a service account's key file is about 2,400 characters
@@ -48,6 +49,7 @@ def set_credentials(
             if len(value) > LONGEST_VALUE:
                 raise InvalidInput(_("“%(label)s” is too long.") % {"label": fields[name].label}, field=name)
         values = {name: value for name, value in values.items() if value}
+        keep_secret(values)
         account.credentials = encrypt(values)
         # With new credentials the account starts afresh.
         account.next_poll_at = account.circuit_opened_at = None

@@ -27,7 +27,7 @@ from portal.common.money import ledger
 from portal.common.text import one_line
 
 SHOWN = 5  # problems that a person can read at once
-MOST_UNKNOWN = 500  # spellings that one run keeps
+MOST_UNKNOWN = 100  # spellings that one run keeps
 MOST_OFFERS = 1_000_000  # of one region: more is a loop, not a market
 LONGEST_CODE = 60  # of a region or a zone, as stored
 LONGEST_NAME = 80  # of an instance type, as stored

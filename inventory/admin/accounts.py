@@ -71,6 +71,11 @@ class ProviderAccountForm(forms.ModelForm):
             parts = urlsplit(str(endpoint))
             if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in LOOPBACK):
                 raise forms.ValidationError(_("endpoint_url must begin with https://."))
+        currency = options.get("currency", "USD")
+        if not (
+            isinstance(currency, str) and currency.isascii() and currency.isalpha() and len(currency) == 3
+        ):
+            raise forms.ValidationError(_("currency must be three letters, for example EUR."))
         regions = options.get("regions", [])
         if not isinstance(regions, list) or not all(isinstance(code, str) for code in regions):
             raise forms.ValidationError(_("regions must be a list of region codes."))

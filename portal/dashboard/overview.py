@@ -138,12 +138,19 @@ def poll_health(*, now: datetime) -> list[dict[str, Any]]:
         last = account.poll_runs.first()
         late = account.complete is None or now - account.complete > 3 * account.poll_interval
         bad = last is not None and last.state in (PollRun.State.FAILED, PollRun.State.PARTIAL)
+        stopped = account.circuit_opened_at is not None
         rows.append(
             {
                 "account": account,
                 "complete": account.complete,
-                "state": "failed" if bad else "pending" if late else "healthy",
-                "label": _("Failed") if bad else _("Late") if late else _("On time"),
+                "state": "failed" if bad or stopped else "pending" if late else "healthy",
+                "label": _("Stopped")
+                if stopped
+                else _("Failed")
+                if bad
+                else _("Late")
+                if late
+                else _("On time"),
                 "error": last.error if last and bad else "",
             }
         )

@@ -140,6 +140,7 @@ def test_an_account_is_entered_and_changes_are_in_the_event_log(client, staff):
         ({"options": '{"secret_access_key": "x"}'}, "looks like a secret"),
         ({"options": '{"endpoint_url": "http://169.254.169.254/"}'}, "must begin with https://"),
         ({"options": '{"regions": "us-east-1"}'}, "must be a list"),
+        ({"options": '{"currency": "Euro"}'}, "currency must be three letters"),
         ({"poll_interval": "00:00:05"}, "at most once a minute"),
     ],
 )

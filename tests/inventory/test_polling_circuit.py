@@ -16,6 +16,7 @@ from inventory.polling import due_accounts, poll_account
 from inventory.providers.errors import AuthFailed, RateLimited, TimedOut
 from inventory.tasks import poll_provider
 from portal.accounts.models import Event
+from portal.dashboard.overview import poll_health
 from tests.inventory.fake_cloud import FakeCloud, catalog, offer
 
 pytestmark = pytest.mark.django_db
@@ -180,3 +181,6 @@ def test_staff_see_what_is_left_alone_and_why(account, cloud, admin_client):
     text = admin_client.get(page).content.decode()
     assert "The cloud did not answer in time." in text
     assert "tried again in" in text
+    assert [(row["label"], row["error"]) for row in poll_health(now=timezone.now())] == [
+        ("Stopped", "The cloud did not answer in time.")
+    ]

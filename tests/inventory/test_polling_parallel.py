@@ -192,7 +192,10 @@ def test_no_transaction_is_open_while_a_cloud_is_asked(account, cloud, now):
 
     def look(region: str):
         with connection.cursor() as cursor:
-            cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in transaction%'")
+            cursor.execute("""
+                SELECT count(*) FROM pg_stat_activity
+                WHERE datname = current_database() AND state LIKE 'idle in transaction%'
+                """)
             waiting.append(cursor.fetchone()[0])
             cursor.execute("SELECT id FROM inventory_provideraccount FOR UPDATE NOWAIT")
         return here(region)
