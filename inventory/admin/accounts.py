@@ -132,6 +132,13 @@ class ProviderAccountAdmin(SupplyAdmin):
             )
         )
 
+    def save_model(
+        self, request: HttpRequest, obj: ProviderAccount, form: ProviderAccountForm, change: bool
+    ) -> None:
+        if "options" in form.changed_data:
+            obj.next_poll_at = None  # what went wrong before may be mended
+        super().save_model(request, obj, form, change)
+
     def get_urls(self) -> list[URLPattern]:
         page = path(
             "<int:pk>/credentials/",

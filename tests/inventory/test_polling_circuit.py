@@ -128,6 +128,16 @@ def test_poll_now_overrides_the_pause(account, cloud):
     assert account.circuit_opened_at is None
 
 
+def test_other_options_are_tried_at_once(account, cloud, now, admin_client):
+    everywhere(cloud, DOWN)
+    fail_often(account, now)
+    form = {"provider": account.provider_id, "name": account.name, "delivery_probe": "ssh", "enabled": "on"}
+    form |= {"poll_interval": "00:15:00", "options": '{"regions": ["us-east-2"]}', "initial-options": "{}"}
+    page = reverse("admin:inventory_provideraccount_change", args=[account.pk])
+    assert admin_client.post(page, form).status_code == 302
+    assert due_accounts(now=now) == [account.pk]
+
+
 @pytest.mark.parametrize(
     ("asked", "least", "most"),
     [
