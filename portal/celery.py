@@ -55,7 +55,7 @@ BEAT_SCHEDULE |= {
     "answer-inquiries": every(60, "leases.tasks.answer_inquiries"),
     "settle-purchases": every(30, "leases.tasks.settle_purchases"),
     "check-reservations": every(3600, "leases.tasks.check_reservations"),
-    "forget-searches": at(crontab(hour=3, minute=50), "leases.tasks.forget_searches", expires=3600),
+    "forget-searches": every(21_600, "leases.tasks.forget_searches"),
 }
 # The event log goes out.
 BEAT_SCHEDULE |= {

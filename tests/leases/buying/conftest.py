@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -84,7 +85,8 @@ class Market:
 @pytest.fixture
 def market(monkeypatch: pytest.MonkeyPatch) -> Market:
     found = Market()
-    monkeypatch.setattr(upstream, "_connect", lambda account: found)
+    monkeypatch.setattr(upstream, "_connected", threading.local())
+    monkeypatch.setattr(upstream.registry, "provider_for", lambda account: found)
     found.offerings = [
         CapacityOffering(
             id="cbo-1",
