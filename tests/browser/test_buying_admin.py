@@ -79,9 +79,9 @@ def test_buying_pages_are_accessible_and_break_no_policy(
     page,
     problems,
     staff,
-    market,
+    market,  # noqa: F811
     width,
-    scheme,  # noqa: F811
+    scheme,
 ):
     page.set_viewport_size({"width": width, "height": 900})
     page.emulate_media(color_scheme=scheme)

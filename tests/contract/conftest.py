@@ -16,6 +16,7 @@ from inventory.models import ProviderAccount
 from inventory.providers import registry
 from leases.provisioning import upstream
 from tests.contract.counterpart import Counterpart, Shared
+from tests.contract.prism import DOCUMENTS
 from tests.contract.stage import Stage
 
 # Where each kind's counterpart is. A module that does not exist yet is not collected;
@@ -61,7 +62,16 @@ def counterparts() -> list[type[Counterpart]]:
             and item.__module__ == name
             and not inspect.isabstract(item)
         ]
-    return found
+    return [item for item in found if not _said_twice(item, found)]
+
+
+def _said_twice(item: type[Counterpart], found: list[type[Counterpart]]) -> bool:
+    """Tell whether the same fake stands behind its vendor's document too, and that document is here.
+
+    Without the documents the fakes stand alone, and the tests behind them skip.
+    """
+    behind = any(other.kind == item.kind and other.variant == "document" for other in found)
+    return behind and not item.variant and DOCUMENTS.is_dir()
 
 
 def pytest_configure(config: pytest.Config) -> None:
