@@ -183,7 +183,7 @@ def test_every_page_of_a_customer_who_has_nothing_yet(live_server, page, client,
     paths = {
         path.strip("/") or "dashboard": path
         for path in (
-            "/", "/reserve/", "/leases/", "/usage/", "/invoices/", "/team/", "/projects/", "/ssh-keys/",
+            "/", "/reserve/", "/catalog/", "/leases/", "/usage/", "/invoices/", "/team/", "/projects/", "/ssh-keys/",
             "/api-tokens/", "/organization/",
         )
     }  # fmt: skip
