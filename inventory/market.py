@@ -27,38 +27,24 @@ from portal.common.freshness import API, STALE_AFTER
 UNDISCLOSED = "undisclosed"
 PER_PAGE = 50
 
-# The last complete poll of each account in each region, and (account 0) of any account there: the age of
-# what an account told, and of what was told before accounts were kept.
-POLLS = """
-    told AS MATERIALIZED (
-        SELECT a.id AS account_id, r.id AS region_id, (
-            SELECT p.finished_at FROM inventory_pollrun p
-            WHERE p.account_id = a.id AND p.region_id = r.id AND p.state = 'complete'
-            ORDER BY p.finished_at DESC LIMIT 1) AS polled_at
-        FROM inventory_provideraccount a JOIN inventory_region r ON r.provider_id = a.provider_id
-    ), polls AS MATERIALIZED (
-        SELECT account_id, region_id, polled_at FROM told WHERE polled_at IS NOT NULL
-        UNION ALL
-        SELECT 0, region_id, max(polled_at) FROM told GROUP BY region_id
-    ), secret AS MATERIALIZED (
-        SELECT id AS account_id, provider_id FROM inventory_provideraccount
-        WHERE stock_confidential AND NOT %(show_confidential)s
-        UNION ALL
-        SELECT DISTINCT 0, provider_id FROM inventory_provideraccount
-        WHERE stock_confidential AND NOT %(show_confidential)s
-    )"""
-PRICE_AT = "CASE WHEN o.price_source = 'api' THEN GREATEST(polls.polled_at, o.price_seen_at) ELSE o.price_seen_at END"
-# Every offer o of type t, with what may be shown of it.
-FIGURES = f"""
-    o.price / t.gpus_per_node AS per_gpu,
-    CASE WHEN secret.provider_id IS NOT NULL THEN 'undisclosed' ELSE o.availability END AS availability,
-    CASE WHEN o.price IS NOT NULL THEN {PRICE_AT} END AS price_at,
-    polls.polled_at"""
-JOINS = """
-    inventory_offer o
-    JOIN inventory_instancetype t ON t.id = o.instance_type_id
-    LEFT JOIN polls ON polls.region_id = o.region_id AND polls.account_id = COALESCE(o.account_id, 0)
-    LEFT JOIN secret ON secret.provider_id = t.provider_id AND secret.account_id = COALESCE(o.account_id, 0)"""
+# Whether the availability of offer o, of type t, must not show: what a confidential account told, and what was
+# told before accounts were kept by a cloud where one is confidential.
+_CONFIDENTIAL = (
+    "SELECT {} FROM inventory_provideraccount WHERE stock_confidential AND NOT %(show_confidential)s"
+)
+HIDDEN = (
+    f"COALESCE(o.account_id = ANY(ARRAY({_CONFIDENTIAL.format('id')})),"
+    f" t.provider_id = ANY(ARRAY({_CONFIDENTIAL.format('provider_id')})))"
+)
+# The last complete poll of an account in a region: poll_freshness answers it.
+_LAST = """(SELECT p.finished_at FROM inventory_pollrun p
+            WHERE p.account_id = {} AND p.region_id = {} AND p.state = 'complete'
+            ORDER BY p.finished_at DESC LIMIT 1)"""
+# How old the word on offer o is: of the account that told, or of any where none is kept.
+POLLED_AT = f"""
+    CASE WHEN o.account_id IS NOT NULL THEN {_LAST.format("o.account_id", "o.region_id")}
+    ELSE (SELECT max({_LAST.format("a.id", "o.region_id")}) FROM inventory_provideraccount a
+          WHERE a.provider_id = (SELECT provider_id FROM inventory_region WHERE id = o.region_id)) END"""  # noqa: S608 - constants
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,54 +156,71 @@ def model_summaries(
     that are summed up. Empty means any.
     """
     statement = f"""
-        WITH {POLLS}, models AS MATERIALIZED (
+        WITH told AS MATERIALIZED (
+            SELECT a.id AS account_id, r.id AS region_id, {_LAST.format("a.id", "r.id")} AS polled_at
+            FROM inventory_provideraccount a JOIN inventory_region r ON r.provider_id = a.provider_id
+        ), polls AS MATERIALIZED (
+            SELECT account_id, region_id, polled_at FROM told WHERE polled_at IS NOT NULL
+            UNION ALL
+            SELECT 0, region_id, max(polled_at) FROM told GROUP BY region_id
+        ), models AS MATERIALIZED (
             SELECT * FROM inventory_gpumodel g
             WHERE %(vendor)s IN ('', g.vendor) AND %(slug)s IN ('', g.slug) AND g.memory_gib >= %(memory)s
               AND (%(text)s = '' OR strpos(lower(concat_ws(' ', g.name, g.slug, g.family, g.vendor)), %(text)s) > 0)
-        ), cells AS MATERIALIZED (
-            -- One pass, two groupings: the lowest price by type, and what is known by region.
-            SELECT t.gpu_model_id, t.id AS type_id, o.purchase, o.currency, o.region_id,
-                   min(o.price) FILTER (WHERE o.availability <> 'unavailable' OR secret.provider_id IS NOT NULL) AS best,
-                   min(o.price) AS any_best,
-                   bool_or(secret.provider_id IS NULL AND polls.polled_at >= %(recent)s
-                           AND o.availability = 'available') AS available,
-                   bool_or(secret.provider_id IS NULL AND polls.polled_at >= %(recent)s
-                           AND o.availability <> 'unknown') AS known,
-                   max(polls.polled_at) FILTER (WHERE secret.provider_id IS NULL
-                           AND o.availability <> 'unknown') AS signal_at,
-                   min({PRICE_AT}) FILTER (WHERE o.price IS NOT NULL AND o.price_source = 'api') AS oldest_api,
-                   max({PRICE_AT}) FILTER (WHERE o.price IS NOT NULL AND o.price_source = 'api') AS newest_api,
-                   min({PRICE_AT}) FILTER (WHERE o.price IS NOT NULL AND o.price_source <> 'api') AS oldest_card,
-                   max({PRICE_AT}) FILTER (WHERE o.price IS NOT NULL AND o.price_source <> 'api') AS newest_card
-            FROM {JOINS}
+        ), types AS MATERIALIZED (
+            SELECT t.id, t.gpu_model_id, t.provider_id, t.gpus_per_node FROM inventory_instancetype t
             WHERE t.gpu_model_id IN (SELECT id FROM models)
               AND (%(provider)s = '' OR t.provider_id = (SELECT id FROM inventory_provider WHERE slug = %(provider)s))
-              AND %(purchase)s IN ('', o.purchase)
-            GROUP BY GROUPING SETS ((t.gpu_model_id, t.id, o.purchase, o.currency), (t.gpu_model_id, o.region_id))
+        ), places AS (
+            -- By region and who told: little enough to be hashed, and ages are the same within it.
+            SELECT t.gpu_model_id, o.region_id, COALESCE(o.account_id, 0) AS account_id, {HIDDEN} AS hidden,
+                   bool_or(o.availability = 'available') AS available,
+                   bool_or(o.availability <> 'unknown') AS known,
+                   min(o.price_seen_at) FILTER (WHERE o.price_source = 'api') AS oldest_api,
+                   max(o.price_seen_at) FILTER (WHERE o.price_source = 'api') AS newest_api,
+                   min(o.price_seen_at) FILTER (WHERE o.price_source <> 'api') AS oldest_card,
+                   max(o.price_seen_at) FILTER (WHERE o.price_source <> 'api') AS newest_card
+            FROM inventory_offer o JOIN types t ON t.id = o.instance_type_id
+            WHERE %(purchase)s IN ('', o.purchase)
+            GROUP BY 1, 2, 3, 4
         ), totals AS (
-            SELECT c.gpu_model_id, count(DISTINCT r.provider_id) AS clouds, count(*) AS regions,
-                   count(*) FILTER (WHERE c.available) AS available, count(*) FILTER (WHERE c.known) AS known,
-                   max(c.signal_at) FILTER (WHERE c.known) AS signal_at,
-                   min(c.oldest_api) AS oldest_api, max(c.newest_api) AS newest_api,
-                   min(c.oldest_card) AS oldest_card, max(c.newest_card) AS newest_card
-            FROM cells c JOIN inventory_region r ON r.id = c.region_id GROUP BY 1
+            SELECT gpu_model_id, count(DISTINCT r.provider_id) AS clouds, count(DISTINCT region_id) AS regions,
+                   count(DISTINCT region_id) FILTER (WHERE available AND fresh) AS available,
+                   count(DISTINCT region_id) FILTER (WHERE known AND fresh) AS known,
+                   max(polled_at) FILTER (WHERE known AND fresh) AS signal_at,
+                   min(GREATEST(oldest_api, CASE WHEN oldest_api IS NOT NULL THEN polled_at END)) AS oldest_api,
+                   max(GREATEST(newest_api, CASE WHEN newest_api IS NOT NULL THEN polled_at END)) AS newest_api,
+                   min(oldest_card) AS oldest_card, max(newest_card) AS newest_card
+            FROM (
+                SELECT places.*, polls.polled_at, polls.polled_at >= %(recent)s AND NOT hidden AS fresh
+                FROM places LEFT JOIN polls USING (region_id, account_id)
+            ) c JOIN inventory_region r ON r.id = c.region_id
+            GROUP BY 1
+        ), prices AS (
+            SELECT o.instance_type_id, o.purchase, o.currency, min(o.price) AS any_best,
+                   min(o.price) FILTER (WHERE o.availability <> 'unavailable' OR {HIDDEN}) AS best
+            FROM inventory_offer o JOIN types t ON t.id = o.instance_type_id
+            WHERE o.price IS NOT NULL AND %(purchase)s IN ('', o.purchase)
+            GROUP BY 1, 2, 3
         ), winners AS (
-            SELECT DISTINCT ON (c.gpu_model_id, c.purchase, c.currency)
-                   c.gpu_model_id, c.type_id, c.purchase, c.currency, COALESCE(c.best, c.any_best) AS price,
-                   COALESCE(c.best, c.any_best) / t.gpus_per_node AS per_gpu, c.best IS NULL AS unavailable
-            FROM cells c JOIN inventory_instancetype t ON t.id = c.type_id
-            WHERE c.any_best IS NOT NULL
-            ORDER BY c.gpu_model_id, c.purchase, c.currency, c.best IS NULL, per_gpu, t.gpus_per_node DESC, t.id
+            SELECT DISTINCT ON (t.gpu_model_id, c.purchase, c.currency)
+                   t.gpu_model_id, t.id AS type_id, t.provider_id, c.purchase, c.currency,
+                   COALESCE(c.best, c.any_best) AS price, COALESCE(c.best, c.any_best) / t.gpus_per_node AS per_gpu,
+                   c.best IS NULL AS unavailable
+            FROM prices c JOIN types t ON t.id = c.instance_type_id
+            ORDER BY t.gpu_model_id, c.purchase, c.currency, c.best IS NULL, per_gpu, t.gpus_per_node DESC, t.id
         ), lows AS (
-            SELECT w.*, p.slug AS provider, p.name AS provider_name, won.*
-            FROM winners w CROSS JOIN LATERAL (
-                SELECT r.provider_id, r.code AS region, {PRICE_AT} AS price_at, o.price_source AS source
-                FROM {JOINS} JOIN inventory_region r ON r.id = o.region_id
+            SELECT w.*, p.slug AS provider, p.name AS provider_name, won.region, won.source,
+                   CASE WHEN won.source = 'api' THEN GREATEST(won.polled_at, won.price_seen_at)
+                        ELSE won.price_seen_at END AS price_at
+            FROM winners w JOIN inventory_provider p ON p.id = w.provider_id CROSS JOIN LATERAL (
+                SELECT r.code AS region, o.price_source AS source, o.price_seen_at, {POLLED_AT} AS polled_at
+                FROM inventory_offer o JOIN types t ON t.id = o.instance_type_id
+                JOIN inventory_region r ON r.id = o.region_id
                 WHERE o.instance_type_id = w.type_id AND o.purchase = w.purchase AND o.currency = w.currency
-                  AND o.price = w.price
-                  AND (w.unavailable OR o.availability <> 'unavailable' OR secret.provider_id IS NOT NULL)
+                  AND o.price = w.price AND (w.unavailable OR o.availability <> 'unavailable' OR {HIDDEN})
                 ORDER BY r.code LIMIT 1
-            ) won JOIN inventory_provider p ON p.id = won.provider_id
+            ) won
         )
         SELECT g.slug, g.name, g.vendor, g.family, g.memory_gib, n.clouds, n.regions, n.available, n.known,
                n.signal_at, GREATEST(n.newest_api, n.newest_card),
@@ -274,26 +277,35 @@ def compare(
     never across. ``region`` is a code. ``order`` is one of ``ORDERS``.
     """
     statement = f"""
-        WITH {POLLS}, figures AS (
-            SELECT o.id, p.slug AS provider, p.name AS provider_name, r.code AS region, r.name AS region_name,
-                   t.name AS instance_type, t.gpus_per_node, t.vcpus, t.memory_gib, t.interconnect,
-                   o.purchase, o.currency, o.price, o.price_source, o.first_seen_at, o.zones, {FIGURES}
-            FROM {JOINS}
+        WITH figures AS (
+            SELECT o.id, o.region_id, o.account_id, t.provider_id, p.slug AS provider, p.name AS provider_name,
+                   r.code AS region, r.name AS region_name, t.name AS instance_type, t.gpus_per_node, t.vcpus,
+                   t.memory_gib, t.interconnect, o.purchase, o.currency, o.price,
+                   o.price / t.gpus_per_node AS per_gpu
+            FROM inventory_offer o JOIN inventory_instancetype t ON t.id = o.instance_type_id
             JOIN inventory_provider p ON p.id = t.provider_id JOIN inventory_region r ON r.id = o.region_id
             WHERE t.gpu_model_id = (SELECT id FROM inventory_gpumodel WHERE slug = %(gpu_model)s)
               AND %(provider)s IN ('', p.slug) AND %(region)s IN ('', r.code) AND %(purchase)s IN ('', o.purchase)
         ), page AS MATERIALIZED (
             SELECT f.*, count(*) OVER () AS total, row_number() OVER (ORDER BY {ORDERS[order]}) AS place
             FROM figures f ORDER BY place LIMIT %(limit)s OFFSET %(offset)s
+        ), shown AS (
+            SELECT f.*, o.price_source, o.price_seen_at, o.first_seen_at, {POLLED_AT} AS polled_at,
+                   CASE WHEN {HIDDEN} THEN 'undisclosed' ELSE o.availability END AS availability,
+                   CASE WHEN {HIDDEN} THEN ARRAY[]::varchar[] ELSE o.zones END AS zones
+            FROM page f JOIN inventory_offer o ON o.id = f.id
+            JOIN inventory_instancetype t ON t.id = o.instance_type_id
         )
         SELECT f.id, f.provider, f.provider_name, f.region, f.region_name, f.instance_type, f.gpus_per_node,
                f.vcpus, f.memory_gib, f.interconnect, f.purchase, f.currency, f.price, f.per_gpu, f.availability,
-               f.price_source, f.price_at, f.polled_at, f.first_seen_at,
-               CASE WHEN f.availability = 'undisclosed' THEN ARRAY[]::varchar[] ELSE f.zones END,
+               f.price_source,
+               CASE WHEN f.price_source = 'api' THEN GREATEST(f.polled_at, f.price_seen_at)
+                    ELSE f.price_seen_at END,
+               f.polled_at, f.first_seen_at, f.zones,
                (SELECT lower(h.period) FROM inventory_pricepoint h
                 WHERE h.offer_id = f.id AND upper_inf(h.period)),
                before.price, before.currency, before.ended, f.total
-        FROM page f LEFT JOIN LATERAL (
+        FROM shown f LEFT JOIN LATERAL (
             SELECT h.price, h.currency, upper(h.period) AS ended FROM inventory_pricepoint h
             WHERE h.offer_id = f.id AND NOT upper_inf(h.period) ORDER BY lower(h.period) DESC LIMIT 1
         ) before ON true

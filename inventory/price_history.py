@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 
-from inventory.market import FIGURES, JOINS, POLLS, rows
+from inventory.market import HIDDEN, rows
 from inventory.models import Offer
 
 
@@ -42,22 +42,21 @@ def cheapest_per_cloud(
 ) -> list[ChartedOffer]:
     """Return each cloud's cheapest offer in ``currency`` today, cheapest first; sold-out ones last."""
     statement = f"""
-        WITH {POLLS}, best AS (
+        WITH best AS (
             SELECT DISTINCT ON (t.provider_id) o.id, t.provider_id, o.region_id, t.name, t.gpus_per_node,
-                   o.currency, {FIGURES}
-            FROM {JOINS}
+                   o.currency, o.price / t.gpus_per_node AS per_gpu
+            FROM inventory_offer o JOIN inventory_instancetype t ON t.id = o.instance_type_id
             JOIN inventory_region r ON r.id = o.region_id
             WHERE t.gpu_model_id = (SELECT id FROM inventory_gpumodel WHERE slug = %(gpu_model)s)
               AND o.purchase = %(purchase)s AND o.currency = %(currency)s AND o.price IS NOT NULL
               AND %(region)s IN ('', r.code)
-            ORDER BY t.provider_id,
-                     (o.availability = 'unavailable' AND secret.provider_id IS NULL),
+            ORDER BY t.provider_id, (o.availability = 'unavailable' AND NOT {HIDDEN}),
                      o.price / t.gpus_per_node, t.gpus_per_node DESC, r.code, o.id
         )
         SELECT b.id, p.slug, p.name, r.code, b.name, b.gpus_per_node, b.currency, b.per_gpu
         FROM best b
         JOIN inventory_provider p ON p.id = b.provider_id JOIN inventory_region r ON r.id = b.region_id
-        ORDER BY b.per_gpu, p.slug LIMIT %(most)s"""  # noqa: S608 - fragments of this module, values as parameters
+        ORDER BY b.per_gpu, p.slug LIMIT %(most)s"""  # noqa: S608 - fragments of ours, values as parameters
     found = rows(
         statement, gpu_model=gpu_model, purchase=purchase, currency=currency, region=region, most=most
     )
