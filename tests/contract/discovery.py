@@ -133,16 +133,17 @@ class Document:
 
     def _collect(self, resource: Mapping[str, Any]) -> None:
         for method in resource.get("methods", {}).values():
-            query = {
-                name: each
-                for name, each in method.get("parameters", {}).items()
-                if each["location"] == "query"
-            }
+            parameters = method.get("parameters", {})
+            path = method["path"]
+            for name, each in parameters.items():
+                # “v1/{+parent}/skus” is told apart from others by what “parent” looks like.
+                if each.get("pattern") and each["location"] == "path":
+                    path = path.replace(f"{{+{name}}}", f"<<{each['pattern'].strip('^$')}>>")
             self._add(
                 method["id"],
                 method["httpMethod"],
-                method["path"],
-                query,
+                path,
+                {name: each for name, each in parameters.items() if each["location"] == "query"},
                 method.get("request", {}).get("$ref", ""),
                 method.get("response", {}).get("$ref", ""),
             )
@@ -152,9 +153,14 @@ class Document:
     def _add(
         self, name: str, http: str, path: str, query: Mapping[str, Any], request: str, response: str
     ) -> None:
-        pattern = re.escape(self._prefix + path)
-        pattern = re.sub(r"\\\{\\\+(\w+)\\\}", r"(?P<\1>.+)", pattern)
-        pattern = re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>[^/]+)", pattern)
+        pattern = ""
+        for part in re.split(r"(<<.+?>>|\{\+?\w+\})", self._prefix + path):
+            if part.startswith("<<"):
+                pattern += part[2:-2]
+            elif part.startswith("{"):
+                pattern += ".+" if part.startswith("{+") else "[^/]+"
+            else:
+                pattern += re.escape(part)
         self.methods.append(Method(name, http, re.compile(pattern), query, request, response, self))
 
     def complete_compute(self) -> None:

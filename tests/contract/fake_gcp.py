@@ -13,6 +13,7 @@ import json
 import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -88,7 +89,6 @@ def machine_type(
 
 
 TYPES = [
-    machine_type("a2-highgpu-1g", 12, 85, "nvidia-tesla-a100", 1),
     machine_type("a2-highgpu-8g", 96, 680, "nvidia-tesla-a100", 8),
     machine_type(
         "a2-ultragpu-1g",
@@ -259,7 +259,7 @@ class FakeGcp(FakeApi):
             }
         }
         self.future: dict[str, dict[str, Any]] = {}
-        self.advice: list[dict[str, Any]] = []
+        self.advice: list[dict[str, Any]] | None = None
         self.obtainability: float | None = 0.9
         self.refuse: deque[str] = deque()
         self.unreachable = ""
@@ -381,7 +381,7 @@ class FakeGcp(FakeApi):
     @route("GET", "/compute/v1/projects/{project}/zones/{zone}/machineTypes")
     def list_types(self, call: Call) -> Reply:
         zone = call.arguments["zone"]
-        types = self.types if zone == ZONES[0] else self.types[1:4]
+        types = self.types if zone == ZONES[0] else self.types[:3]
         return self.listed(call, "machineType", [{**each, "zone": zone} for each in types])
 
     @route("GET", f"/v1/services/{SERVICE}/skus")
@@ -398,8 +398,19 @@ class FakeGcp(FakeApi):
 
     @route("POST", "/compute/v1/projects/{project}/regions/{region}/advice/calendarMode")
     def advise_calendar(self, call: Call) -> Reply:
-        [name] = call.body["futureResourcesSpecs"]
-        return Reply({"recommendations": [{"recommendationsPerSpec": {name: each}} for each in self.advice]})
+        [(name, wanted)] = call.body["futureResourcesSpecs"].items()
+        span = wanted["timeRangeSpec"]
+        start = datetime.fromisoformat(span["startTimeNotEarlierThan"])
+        end = start + timedelta(seconds=int(span["minDuration"].removesuffix("s")))
+        usual = {
+            "location": f"zones/{ZONES[0]}",
+            "startTime": start.isoformat(),
+            "endTime": end.isoformat(),
+            "recommendationId": "3f1c9a52-7a41-4f0e-9b1e-1f5f8f1f2b3c",
+            "recommendationType": "FUTURE_RESERVATION",
+        }
+        advice = [usual] if self.advice is None else self.advice
+        return Reply({"recommendations": [{"recommendationsPerSpec": {name: each}} for each in advice]})
 
     # --- machines
 
@@ -433,12 +444,7 @@ class FakeGcp(FakeApi):
             return Reply(self.requests[request])
         target = f"zones/{zone}/instances/{body['name']}"
         if self.refuse:
-            how = self.refuse.popleft()
-            if how in REFUSALS:
-                return refused(*REFUSALS[how])
-            operation = self.operation(zone, "insert", target, error=FAILURES[how])
-            # The call is accepted; that it failed is seen in the operation later.
-            return Reply(without(operation, "error") | {"status": "RUNNING", "progress": 0})
+            return self.refusal(self.refuse.popleft(), zone, target)
         if f"{zone}/{body['name']}" in self.instances:
             return refused(409, "alreadyExists", f"The resource '{target}' already exists", "ALREADY_EXISTS")
         named = body.get("reservationAffinity", {}).get("values", [])
@@ -457,6 +463,13 @@ class FakeGcp(FakeApi):
         if request:
             self.requests[request] = operation
         return Reply(operation)
+
+    def refusal(self, how: str, zone: str, target: str) -> Reply:
+        if how in REFUSALS:
+            return refused(*REFUSALS[how])
+        operation = self.operation(zone, "insert", target, error=FAILURES[how])
+        # The call is accepted; that it failed is seen in the operation later.
+        return Reply(without(operation, "error") | {"status": "RUNNING", "progress": 0})
 
     @route("GET", "/compute/v1/projects/{project}/zones/{zone}/instances")
     def list_instances(self, call: Call) -> Reply:
@@ -480,6 +493,12 @@ class FakeGcp(FakeApi):
             return missing(f"projects/{PROJECT}/zones/{zone}/instances/{name}")
         found["status"] = "STOPPING"
         return Reply(self.operation(zone, "delete", f"zones/{zone}/instances/{name}", done=False))
+
+    def finish_operations(self, key: str) -> None:
+        zone, _slash, name = key.partition("/")
+        for each in within(self.operations, zone):
+            if each["targetLink"].endswith(f"/instances/{name}"):
+                each["status"] = "DONE"
 
     def end(self, key: str, kind: str = "delete") -> None:
         """End a machine: it and its disk are gone, and only the operation tells."""
@@ -600,9 +619,9 @@ class FakeGcp(FakeApi):
     @route("POST", "/compute/v1/projects/{project}/zones/{zone}/futureReservations")
     def insert_future(self, call: Call) -> Reply:
         zone, body = call.arguments["zone"], call.body
-        if self.refuse:
-            return refused(*REFUSALS[self.refuse.popleft()])
         target = f"zones/{zone}/futureReservations/{body['name']}"
+        if self.refuse:
+            return self.refusal(self.refuse.popleft(), zone, target)
         if f"{zone}/{body['name']}" in self.future:
             return refused(409, "alreadyExists", f"The resource '{target}' already exists", "ALREADY_EXISTS")
         self.future[f"{zone}/{body['name']}"] = {

@@ -1,14 +1,12 @@
 """One launch: a machine with its disk and interface in one call, under a name of ours.
 
-Google accepts the call as an operation and works on. Most refusals for lack of capacity
-come within seconds, as the operation's error, so that is looked at a few times; a later
-one is read by :func:`~inventory.providers.gcp.machines.describe`.
+Google accepts the call as an operation and works on. What that fails with at once is
+raised; a later failure is read by :func:`~inventory.providers.gcp.machines.describe`.
 """
 
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,10 +15,9 @@ from django.utils.translation import gettext as _
 from inventory.providers import naming
 from inventory.providers.base import LaunchedInstance, LaunchGroup, PurchaseOption
 from inventory.providers.cloud_init import user_data
-from inventory.providers.errors import BadAnswer, NotSupported, ProviderError
-from inventory.providers.fields import get
-from inventory.providers.gcp import marks, reservations
-from inventory.providers.gcp.errors import before_the_call, of_operation
+from inventory.providers.errors import NotSupported, ProviderError
+from inventory.providers.gcp import marks, operations, reservations
+from inventory.providers.gcp.errors import before_the_call
 from inventory.providers.gcp.session import NAME, PROJECT, ZONE, GcpSession, in_region
 
 USER = "ubuntu"
@@ -28,8 +25,6 @@ DISK_GIB = 100
 DISK = "pd-balanced"
 # These take no Persistent Disk: https://cloud.google.com/compute/docs/disks/hyperdisks
 HYPERDISK, HYPERDISK_ONLY = "hyperdisk-balanced", ("a3-ultragpu-", "a4-", "a4x-", "g4-")
-# How long a launch is watched before it counts as accepted, in seconds.
-LOOKS = (0.5, 1.0, 2.0)
 PROVISIONING = "PROVISIONING"
 
 _IMAGE = re.compile(
@@ -51,27 +46,10 @@ def launch(session: GcpSession, group: LaunchGroup) -> list[LaunchedInstance]:
     operation = session.write(
         "POST", f"zones/{group.zone}/instances", body, action=action, request_id=request
     )
-    _watch(session, group.zone, operation, action)
+    operations.watch(session, f"zones/{group.zone}", operation, action=action)
     return [
         LaunchedInstance(id=marks.id_of(group.zone, body["name"]), zone=group.zone, raw_state=PROVISIONING)
     ]
-
-
-def _watch(session: GcpSession, zone: str, operation: Any, action: str) -> None:
-    """Raise what a launch failed with at once; an operation that goes on, or cannot be read, is accepted."""
-    name = get(operation, "name", str, action=action)
-    if not NAME.fullmatch(name):
-        raise BadAnswer(_("%(action)s: the answer names no operation.") % {"action": action})
-    for pause in (*LOOKS, None):
-        if error := of_operation(operation, action):
-            raise error
-        if operation.get("status") == "DONE" or pause is None:
-            return
-        time.sleep(pause)
-        try:
-            operation = session.get(f"zones/{zone}/operations/{name}", action=action)
-        except ProviderError:
-            return  # the machine is described later, with what became of it
 
 
 def machine(session: GcpSession, group: LaunchGroup) -> dict[str, Any]:

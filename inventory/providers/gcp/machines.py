@@ -131,7 +131,8 @@ def _what_became(session: GcpSession, region: str, zone: str, name: str) -> Mach
             state = MachineState.PENDING
         elif kind == "insert" and failed:
             state, reason = MachineState.TERMINATED, str(failed)
-        elif kind == PREEMPTED:
+        elif kind == PREEMPTED and done:
+            state = MachineState.TERMINATED
             reason = _("Google needed the spot machine’s capacity (preempted).")
         elif kind == "delete" and done and not failed:
             state = MachineState.TERMINATED

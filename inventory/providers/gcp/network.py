@@ -11,7 +11,6 @@ firewall's id and the tag of its machines.
 from __future__ import annotations
 
 import ipaddress
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,8 +20,8 @@ from inventory.providers import naming
 from inventory.providers.base import TAG_LEASE, LeaseNetwork, LeaseNetworkRequest
 from inventory.providers.errors import ProviderError
 from inventory.providers.fields import get
-from inventory.providers.gcp import machines, marks
-from inventory.providers.gcp.errors import TAKEN, of_operation
+from inventory.providers.gcp import machines, marks, operations
+from inventory.providers.gcp.errors import TAKEN
 from inventory.providers.gcp.session import NAME, GcpSession, document, last
 
 SSH, OWN, NOBODY_ELSE = 0, 1, 2
@@ -41,8 +40,6 @@ COMPARED = (
     "sourceTags",
     "targetTags",
 )
-# A rule takes a few seconds. The next sweep goes on where this one stops waiting.
-SETTLE_TRIES, SETTLE_PAUSE = 16, 0.5  # seconds
 
 
 def prepare(session: GcpSession, request: LeaseNetworkRequest) -> LeaseNetwork:
@@ -53,7 +50,7 @@ def prepare(session: GcpSession, request: LeaseNetworkRequest) -> LeaseNetwork:
     wanted = rules(name, path, request.region, request.ssh_cidrs)
     action = _("Preparing a firewall")
     there = {rule["name"]: rule for rule in _listed(session, name)}
-    operations = []
+    begun = []
     # What denies comes first, so that nothing is open meanwhile.
     for rule in reversed(wanted):
         known = there.pop(rule["name"], None)
@@ -62,14 +59,14 @@ def prepare(session: GcpSession, request: LeaseNetworkRequest) -> LeaseNetwork:
                 _("The firewall rule %(name)s is in another network: remove it.") % {"name": rule["name"]}
             )
         if known is None:
-            operations.append(_insert(session, project, rule, action))
+            begun.append(_insert(session, project, rule, action))
         elif _differs(known, rule):
             path = f"global/firewalls/{rule['name']}"
-            operations.append(session.write("PATCH", path, rule, action=action, project=project))
+            begun.append(session.write("PATCH", path, rule, action=action, project=project))
     for left in there:
         machines.gone(session, "DELETE", f"global/firewalls/{left}", action=action, project=project)
-    for operation in operations:
-        _settle(session, project, operation, action)
+    for operation in begun:
+        operations.settle(session, "global", operation, action=action, project=project)
     return LeaseNetwork(region=request.region, firewall_id=name, key_name="")
 
 
@@ -185,18 +182,3 @@ def _insert(session: GcpSession, project: str, rule: Mapping[str, Any], action: 
             raise
         # Another worker makes the same one just now: the next look corrects it where it differs.
         raise ProviderError(str(error), code=error.code, retryable=True, doubtful=False) from error
-
-
-def _settle(session: GcpSession, project: str, operation: Any, action: str) -> None:
-    """Wait a few seconds until a rule applies."""
-    name = get(operation, "name", str, action=action)
-    if not NAME.fullmatch(name):
-        raise ProviderError(_("%(action)s: it is not ready yet.") % {"action": action}, retryable=True)
-    for _turn in range(SETTLE_TRIES):
-        if error := of_operation(operation, action):
-            raise error
-        if get(operation, "status", str, action=action) == "DONE":
-            return
-        time.sleep(SETTLE_PAUSE)
-        operation = session.get(f"global/operations/{name}", action=action, project=project)
-    raise ProviderError(_("%(action)s: it is not ready yet.") % {"action": action}, retryable=True)

@@ -3,8 +3,8 @@
 Google delivers a future reservation as a reservation, which it makes at the approval and
 which has the name that launches use. In calendar mode it is for 1 to 90 days, and its
 machines end with it: https://cloud.google.com/compute/docs/instances/future-reservations-calendar-mode-overview.
-Google states no price beside its offers, so staff see where and when there is capacity,
-and nothing is bought without a price.
+Google states no price beside its advice, but publishes one on a page; where the account's
+settings have it, what is advised can be bought, and else staff see where and when.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
+from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from django.utils.translation import gettext as _
@@ -29,8 +30,8 @@ from inventory.providers.base import (
 )
 from inventory.providers.errors import BadAnswer, NotFound, ProviderError
 from inventory.providers.fields import get, moment
-from inventory.providers.gcp import marks
-from inventory.providers.gcp.errors import before_the_call, of_operation
+from inventory.providers.gcp import marks, operations
+from inventory.providers.gcp.errors import before_the_call
 from inventory.providers.gcp.session import NAME, PROJECT, ZONE, GcpSession, last
 
 # Every value of FutureReservationStatus.procurementStatus.
@@ -103,7 +104,7 @@ def ends_its_machines(session: GcpSession, reservation_id: str, zone: str) -> bo
 
 
 def offerings(session: GcpSession, request: CapacityRequest) -> list[CapacityOffering]:
-    """Return where and when Google advises to reserve in calendar mode; without a price."""
+    """Return where and when Google advises to reserve in calendar mode."""
     days = max(1, math.ceil(request.hours / 24))
     # The last moment at which it can begin and still end in time.
     latest = request.latest.timestamp() - days * 86_400
@@ -135,6 +136,7 @@ def offerings(session: GcpSession, request: CapacityRequest) -> list[CapacityOff
         if error.code in ("invalid", "badRequest", "INVALID_ARGUMENT"):
             return []  # Google reserves no such machines ahead, or not for such a time
         raise
+    rate = _rate(session, request)
     found = []
     for each in get(answer, "recommendations", list, action=action, default=[]):
         advice = get(each, f"recommendationsPerSpec.{WANTED}", dict, action=action, default={})
@@ -152,10 +154,38 @@ def offerings(session: GcpSession, request: CapacityRequest) -> list[CapacityOff
                 count=request.count,
                 start=start,
                 end=end,
+                total=None if rate is None else rate * request.count * _hours(start, end),
+                upfront=Decimal(0),  # billed by the month, used or not
                 currency=session.currency(),
             )
         )
     return sorted(found, key=lambda each: (each.start, each.zone))
+
+
+def _rate(session: GcpSession, request: CapacityRequest) -> Decimal | None:
+    """Return what staff say that one machine costs per hour in calendar mode, or None."""
+    rates = session.settings.get("calendar_prices") or {}
+    rate = rates.get(request.instance_type) if isinstance(rates, Mapping) else rates
+    if isinstance(rate, Mapping):
+        rate = rate.get(request.region)
+    if rate is None:
+        return None
+    try:
+        found = Decimal(str(rate))
+    except InvalidOperation:
+        found = Decimal("NaN")
+    if isinstance(rate, bool) or not found.is_finite() or not 0 < found < 10**6:
+        raise ProviderError(
+            _(
+                "The account setting “calendar_prices” must be an object with a price per hour for each "
+                "machine type, or for each of its regions."
+            )
+        )
+    return found
+
+
+def _hours(start: datetime, end: datetime) -> Decimal:
+    return Decimal(int((end - start).total_seconds())) / 3600
 
 
 def buy(
@@ -192,10 +222,7 @@ def buy(
         action=action,
         request_id=marks.request_id(client_token, "reserve"),
     )
-    if error := of_operation(operation, action):
-        raise error
-    if not get(operation, "name", str, action=action, default=""):
-        raise BadAnswer(_("%(action)s: the answer names no operation.") % {"action": action})
+    operations.watch(session, f"zones/{offering.zone}", operation, action=action)
     return Reservation(
         id=name,
         instance_type=offering.instance_type,

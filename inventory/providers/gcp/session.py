@@ -63,6 +63,8 @@ class GcpSession:
     - ``disk_gib`` (100) and ``disk_type``: size and type of the boot disk
     - ``reservation_bound``: true or false where it is not to be read from the reservation
       whether machines end with it
+    - ``calendar_prices``: what one machine of a type costs per hour in calendar mode, as an
+      object, or by region as an object of objects (default: none, and nothing is bought)
     - ``capacity_advice``: true to ask Google how easily spot machines are had (default: false)
     - ``currency``: that of prices (default: ``USD``)
     - ``requests_per_second``: how often Compute Engine is called (default: 15)
