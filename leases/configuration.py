@@ -1,4 +1,4 @@
-"""What a customer may change about a lease before its machines start: name, project, keys, addresses."""
+"""What a customer may change about a lease before its machines start: name, project, keys, software."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from datetime import datetime
 
 from django.utils.translation import gettext as _
 
+from inventory.models import SoftwareStack
 from leases.booking import clean_addresses
 from leases.models import Lease
+from leases.software import stacks_of
 from portal.accounts import events
 from portal.accounts.models import Organization, Project, SSHKey, User
 from portal.common.errors import Conflict, InvalidInput, NotFound
@@ -34,10 +36,11 @@ def configure_lease(
     project: Project | None = None,
     ssh_keys: Sequence[SSHKey] = (),
     allowed_addresses: Iterable[str] = (),
+    stack: SoftwareStack | None = None,
 ) -> Lease:
     """Public: change a lease that has not started. Locks the lease.
 
-    Raises :class:`NotFound` for another organization's lease, :class:`InvalidInput`
+    Other software must have an image on every node that the lease has. Raises :class:`NotFound` for another organization's lease, :class:`InvalidInput`
     naming the field, and :class:`TooLate` once machines have started.
     """
     with durable():
@@ -50,7 +53,7 @@ def configure_lease(
             raise NotFound(_("There is no lease like that."))
         return configure(
             lease, actor=actor, now=now, name=name, project=project, ssh_keys=ssh_keys,
-            allowed_addresses=allowed_addresses,
+            allowed_addresses=allowed_addresses, stack=stack,
         )  # fmt: skip
 
 
@@ -63,6 +66,7 @@ def configure(
     project: Project | None = None,
     ssh_keys: Sequence[SSHKey] = (),
     allowed_addresses: Iterable[str] = (),
+    stack: SoftwareStack | None = None,
 ) -> Lease:
     """Part: what :func:`configure_lease` does to a locked lease."""
     require_transaction()
@@ -76,22 +80,30 @@ def configure(
         raise NotFound(_("There is no project like that."))
     if any(key.organization_id != lease.organization_id for key in ssh_keys):
         raise NotFound(_("There is no SSH key like that."))
+    if stack not in (None, lease.stack) and stack not in stacks_of(lease):
+        raise InvalidInput(
+            _("Not every server of this lease can start with “%(stack)s”. Choose other software.")
+            % {"stack": stack},
+            field="stack",
+        )
     before = {
         "name": lease.name,
         "project": lease.project.uid if lease.project else None,
         "allowed_addresses": lease.allowed_addresses,
+        "stack": lease.stack.slug if lease.stack else None,
         "ssh_keys": sorted(lease.ssh_keys.values_list("uid", flat=True)),
     }
     after = {
         "name": name,
         "project": project.uid if project else None,
         "allowed_addresses": addresses,
+        "stack": stack.slug if stack else None,
         "ssh_keys": sorted(key.uid for key in ssh_keys),
     }
     if before == after:
         return lease
-    lease.name, lease.project, lease.allowed_addresses = name, project, addresses
-    lease.save(update_fields=["name", "project", "allowed_addresses"])
+    lease.name, lease.project, lease.allowed_addresses, lease.stack = name, project, addresses, stack
+    lease.save(update_fields=["name", "project", "allowed_addresses", "stack"])
     lease.ssh_keys.set(ssh_keys)
     events.record(
         kind="lease.configured",

@@ -70,6 +70,14 @@ def offered_stacks(
     ]
 
 
+def stacks_of(lease: Lease) -> list[SoftwareStack]:
+    """Return the stacks on offer that every node of the lease has an image of: what it may change to."""
+    pairs = set(lease.allocations.values_list("node__instance_type", "node__region"))
+    everywhere = [set(stacks) for stacks in stacks_by_type(pairs).values()]
+    common = set.intersection(*everywhere) if everywhere else set()
+    return sorted(common, key=lambda stack: (stack.position, stack.name, stack.pk))
+
+
 def nodes_without_image(*, now: datetime) -> int:
     """Return how many promised nodes, not delivered yet, have no enabled image of their lease's software.
 

@@ -10,17 +10,18 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from inventory.models import Node
+from inventory.models import Node, SoftwareStack
 from leases.models import Lease
-from leases.software import offered_stacks
+from leases.software import offered_stacks, stacks_of
 from portal.accounts.models import Organization, Project, SSHKey
 
 MAX_NODES = 1000
+OWN_IMAGE = gettext_lazy("The cloud’s own image")
 MAX_HOURS = 5 * 366 * 24
 
 
 class LeaseSettingsForm(forms.Form):
-    """Name, project, keys and addresses of a lease that has not started."""
+    """Name, project, software, keys and addresses of a lease that has not started."""
 
     name = forms.CharField(label=gettext_lazy("Name"), max_length=80)
     project = forms.ModelChoiceField(
@@ -29,6 +30,12 @@ class LeaseSettingsForm(forms.Form):
         required=False,
         to_field_name="uid",
         empty_label=gettext_lazy("No project"),
+    )
+    stack = forms.ChoiceField(
+        label=gettext_lazy("Software"),
+        choices=(),
+        required=False,
+        help_text=gettext_lazy("What the servers of this lease can start with."),
     )
     ssh_keys = forms.ModelMultipleChoiceField(
         label=gettext_lazy("SSH keys that get in"),
@@ -55,8 +62,10 @@ class LeaseSettingsForm(forms.Form):
                 "project": lease.project.uid if lease.project else "",
                 "ssh_keys": [key.uid for key in lease.ssh_keys.all()],
                 "allowed_addresses": "\n".join(lease.allowed_addresses),
+                "stack": lease.stack.slug if lease.stack else "",
             },
         )
+        self.lease = lease
         super().__init__(*args, **kwargs)
         projects: Any = self.fields["project"]
         projects.queryset = organization.projects.filter(archived_at=None)
@@ -64,6 +73,17 @@ class LeaseSettingsForm(forms.Form):
         keys.queryset = organization.ssh_keys.all()
         if not keys.queryset.exists():
             keys.help_text = _("You have no SSH keys yet: add one under SSH keys, then choose it here.")
+        self.stacks = {stack.slug: stack for stack in stacks_of(lease)}
+        if lease.stack:  # also where it is no longer offered
+            self.stacks.setdefault(lease.stack.slug, lease.stack)
+        stack: Any = self.fields["stack"]
+        stack.choices = [("", OWN_IMAGE), *((slug, found.name) for slug, found in self.stacks.items())]
+
+    def clean_stack(self) -> SoftwareStack | None:
+        """Return the stack; a page that was opened without this field changes nothing."""
+        if self.add_prefix("stack") not in self.data:
+            return self.lease.stack
+        return self.stacks.get(self.cleaned_data["stack"])
 
     def clean_allowed_addresses(self) -> list[str]:
         """Split what the person wrote; the domain checks each network."""
@@ -141,7 +161,7 @@ class SearchForm(forms.Form):
         self.stacks = offered_stacks()
         stack: Any = self.fields["stack"]
         stack.choices = [
-            ("", _("The cloud’s own image")),
+            ("", OWN_IMAGE),
             *((offered.stack.slug, offered.stack.name) for offered in self.stacks),
         ]
         stack.initial = next((row.stack.slug for row in self.stacks if row.stack.is_default), "")

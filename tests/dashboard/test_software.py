@@ -10,7 +10,10 @@ from django.urls import reverse
 from django.utils import timezone
 
 from inventory.models import ProviderAccount, SoftwareStack, StackImage
+from leases.configuration import configure_lease
 from leases.models import Allocation, Lease
+from portal.accounts.models import Event
+from portal.common.errors import InvalidInput
 from portal.common.periods import period
 from tests.dashboard.conftest import Customer
 from tests.factories import H100, make_fleet, make_stack
@@ -118,6 +121,60 @@ def test_software_that_went_away_books_nothing(customer: Customer, west: None) -
     )
     assert "is not one that we know" in answer.content.decode()
     assert not Lease.objects.exists() and not Allocation.objects.exists()
+
+
+def settings_of(lease: Lease, **changes: str) -> dict[str, str]:
+    return {"name": lease.name, "project": "", "allowed_addresses": "", **changes}
+
+
+def test_software_can_be_changed_until_the_machines_start(customer: Customer, west: None) -> None:
+    make_stack(slug="cuda", name="CUDA 13", images={"aws": "ami"})
+    make_stack(slug="east-only", name="East", images={"aws/us-east-1": "ami"})
+    customer.client.post(reverse("dashboard:quote-create"), slot(search(customer)))
+    lease = Lease.objects.get()
+    Lease.objects.update(state="scheduled")
+    address = reverse("dashboard:lease", args=[lease.uid])
+    html = customer.client.get(address).content.decode()
+    assert re.findall(r'<option value="([\w-]*)"( selected)?>', html[html.index('name="stack"') :]) == [
+        ("", ""),
+        ("cuda", ""),
+        ("pytorch", " selected"),
+    ]
+    for sent, left in (
+        ({"stack": "cuda"}, "cuda"),
+        ({}, "cuda"),  # a page without the field
+        ({"stack": "east-only"}, "cuda"),
+        ({"stack": ""}, None),
+        ({"stack": "pytorch"}, "pytorch"),
+    ):
+        customer.client.post(address, settings_of(lease, **sent))
+        lease = Lease.objects.select_related("stack").get()
+        assert (lease.stack.slug if lease.stack else None) == left, sent
+    assert Event.objects.filter(kind="lease.configured", after__stack="cuda").exists()
+
+    # What is no longer offered stays with the lease.
+    SoftwareStack.objects.update(enabled=False)
+    customer.client.post(address, settings_of(lease, name="renamed", stack="pytorch"))
+    lease = Lease.objects.select_related("stack").get()
+    assert (lease.name, lease.stack and lease.stack.slug) == ("renamed", "pytorch")
+
+
+def test_a_lease_is_not_given_software_that_one_of_its_servers_lacks(customer: Customer, west: None) -> None:
+    customer.client.post(reverse("dashboard:quote-create"), slot(search(customer)))
+    other = make_stack(slug="arm", images={"aws//arm64": "ami"})
+    lease = Lease.objects.get()
+    with pytest.raises(InvalidInput) as refused:
+        configure_lease(
+            lease_uid=lease.uid,
+            organization=customer.organization,
+            actor=customer.user,
+            now=customer.now,
+            name="renamed",
+            stack=other,
+        )
+    assert refused.value.field == "stack"
+    lease.refresh_from_db()
+    assert lease.name != "renamed" and lease.stack and lease.stack.slug == "pytorch"
 
 
 def test_confidential_stock_tells_nothing(customer: Customer, west: None) -> None:
