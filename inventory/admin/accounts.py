@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from django import forms
 from django.contrib import admin, messages
-from django.db.models import OuterRef, QuerySet, Subquery
+from django.db.models import Model, OuterRef, QuerySet, Subquery
 from django.http import HttpRequest, HttpResponse
 from django.urls import URLPattern, path, reverse
 from django.utils import timezone
@@ -132,9 +132,8 @@ class ProviderAccountAdmin(SupplyAdmin):
             )
         )
 
-    def save_model(
-        self, request: HttpRequest, obj: ProviderAccount, form: ProviderAccountForm, change: bool
-    ) -> None:
+    def save_model(self, request: HttpRequest, obj: Model, form: Any, change: bool) -> None:
+        assert isinstance(obj, ProviderAccount)
         if "options" in form.changed_data:
             obj.next_poll_at = None  # what went wrong before may be mended
         super().save_model(request, obj, form, change)
