@@ -62,7 +62,7 @@ class _Poll:
     trial: bool
     runs: list[PollRun] = field(default_factory=list)
     stored: int = 0  # regions
-    refused: bool = False  # the credentials
+    refusals: int = 0  # of the credentials
     asked: timedelta = timedelta()  # the pause that the provider asked for
     over: bool = False  # the other regions would fail too
 
@@ -312,9 +312,10 @@ def _fail(poll: _Poll, run: PollRun | None, error: Exception) -> None:
         if isinstance(error, RateLimited):
             poll.over = True
             poll.asked = max(poll.asked, circuit.asked_pause(error.retry_after))
-        # Where another region was just read, the credentials are good, and not allowed in this one.
+        # One region may be closed to good credentials; a second one, or the list of regions, decides.
         elif isinstance(error, AuthFailed) and not poll.stored:
-            poll.over = poll.refused = True
+            poll.refusals += 1
+            poll.over = poll.over or run is None or poll.refusals > 1
     else:
         # An adapter may come from another package: its bug must show in the run, and not end the poll.
         # Not as exc_info: a report of it would hold the credentials among the frames' variables.
@@ -368,7 +369,7 @@ def _release(poll: _Poll) -> None:
             if poll.asked:
                 account.next_poll_at = max(account.next_poll_at or now, now + poll.asked)
         else:
-            circuit.failed(account, refused=poll.refused, asked=poll.asked, now=now)
+            circuit.failed(account, refused=poll.refusals > 0, asked=poll.asked, now=now)
         if was_open != (account.circuit_opened_at is not None):
             circuit.record_turn(account, error=poll.runs[-1].error if poll.runs else "", now=now)
         account.claim_token = account.claim_expires_at = None
