@@ -91,8 +91,8 @@ def write_offers(
     keeps the stored one. Nothing is deleted: leases, prices and quotes refer to offers.
     Call :func:`lock_catalog` first.
 
-    Where a complete poll no longer lists an offer, the price that an API told for it ends;
-    one from a rate card stays. A changed price ends the old price point at ``now`` and
+    Where a complete poll no longer lists an offer, the price that an API told for it ends,
+    unless the account's stock is confidential; one from a rate card stays. A changed price ends the old price point at ``now`` and
     begins a new one. A second price for the very moment at which the current one began
     replaces it, and so does one from before that moment, where a clock was put back: no
     period is ever empty, and none overlaps another.
@@ -179,12 +179,15 @@ CREATE TEMP TABLE incoming_offer (
 # A signal in stock outranks one out of stock, and that one outranks not knowing.
 RANK = "array_position(ARRAY['unknown', 'unavailable', 'available'], {}.availability::text)"
 
+# Where a cloud lists only what is in stock, a price that ends tells about stock.
+DISCLOSED = "NOT (SELECT stock_confidential FROM inventory_provideraccount WHERE id = %(account)s)"
+
 # A full join, because it is never planned as a loop over both sides, whatever the statistics say.
 DIFFERENT = f"""
 CREATE TEMP TABLE changed_offer ON COMMIT DROP AS
 SELECT * FROM (
     SELECT n.*, o.id, n.purchase IS NULL AS gone,
-        n.purchase IS NULL AND o.price IS NOT NULL AND o.price_source = 'api' AS ended,
+        n.purchase IS NULL AND o.price_source = 'api' AND {DISCLOSED} AS ended,
         %(polled)s AND (o.id IS NULL OR (o.availability, o.zones, o.account_id)
             IS DISTINCT FROM (n.availability, n.zones, %(account)s::bigint)) AS signal,
         n.price IS NOT NULL AND (o.price IS NULL OR NOT %(only_missing)s)
@@ -195,7 +198,7 @@ SELECT * FROM (
         ON o.instance_type_id = n.instance_type_id AND o.region_id = n.region_id AND o.purchase = n.purchase
     WHERE CASE
         WHEN n.purchase IS NULL THEN %(complete)s AND (
-            o.availability <> 'unavailable' OR o.price_source = 'api') AND (
+            o.availability <> 'unavailable' OR (o.price_source = 'api' AND {DISCLOSED})) AND (
             o.account_id = %(account)s OR (%(alone)s AND (o.account_id IS NULL OR NOT EXISTS (
                 SELECT FROM inventory_provideraccount a WHERE a.id = o.account_id AND a.enabled))))
         ELSE NOT %(polled)s OR o.id IS NULL OR o.account_id IS NULL OR o.account_id = %(account)s

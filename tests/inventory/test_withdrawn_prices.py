@@ -83,6 +83,17 @@ def test_the_price_of_a_rate_card_stays():
     check()
 
 
+def test_the_price_of_confidential_stock_stays_because_its_end_would_tell():
+    ProviderAccount.objects.update(stock_confidential=True)
+    say("24.00")
+    for hours in (1, 2):
+        say(at=NOW + hours * HOUR)
+        gone = Offer.objects.get()
+        assert (gone.availability, gone.price, gone.changed_at) == ("unavailable", Decimal(24), NOW + HOUR)
+    assert periods() == [(Decimal(24), NOW, None)]
+    check()
+
+
 def test_an_offer_that_was_sold_out_before_ends_as_well():
     say("24.00")
     Offer.objects.update(availability="unavailable")
