@@ -36,6 +36,8 @@ def check_reservations(*, now: datetime) -> int:
             account__credentials__isnull=False,
         )
         .exclude(reservation_id="")
+        # A group of reservations (AWS names it by an ARN) is listed by its members only.
+        .exclude(reservation_id__startswith="arn:")
         .exclude(account__provider__kind="")
         .select_related("account__provider", "zone__region", "instance_type")
         .order_by("pk")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 
@@ -103,8 +104,6 @@ def test_a_cloud_that_fails_is_named_and_the_others_answer(buyer, market, monkey
 
 @pytest.mark.parametrize("total", [Decimal("NaN"), Decimal("-5"), Decimal("1e30")])
 def test_an_offering_with_an_impossible_price_is_no_choice(buyer, market, total):
-    from dataclasses import replace
-
     market.offerings = [replace(market.offerings[0], total=total)]
     ask(buyer)
     inquiries.answer_due(now=NOW)
@@ -254,8 +253,6 @@ def test_a_refusal_for_good_is_told(buyer, choice, market):
 
 
 def test_a_reservation_that_failed_at_once_is_no_commitment(buyer, choice, market, monkeypatch):
-    from dataclasses import replace
-
     real = Market.buy_capacity
     monkeypatch.setattr(
         market,
@@ -293,3 +290,39 @@ def test_a_reservation_that_went_away_is_told(buyer, choice, market):
     assert held.check_reservations(now=NOW + timedelta(hours=1)) == 1
     event = Event.objects.get(kind="reservation.differs")
     assert "lists no such reservation" in event.message
+
+
+def test_a_group_of_reservations_is_not_taken_for_a_missing_one(buyer, choice, market):
+    buy(choice, buyer)
+    purchases.settle_due(now=NOW)
+    market.sold.clear()
+    Commitment.objects.update(reservation_id="arn:aws:resource-groups:us-east-1:123456789012:group/gpus")
+    assert held.check_reservations(now=NOW) == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"count": 3}, "3 nodes"),
+        ({"state": "ended", "raw_state": "expired"}, "expired"),
+        ({"instance_type": "p4d.24xlarge"}, "p4d.24xlarge"),
+        ({"end": NOW + timedelta(days=1)}, "before the commitment"),
+    ],
+)
+def test_a_reservation_that_is_not_what_was_bought_is_told(buyer, choice, market, change, word):
+    buy(choice, buyer)
+    purchases.settle_due(now=NOW)
+    market.sold[:] = [replace(market.sold[0], **change)]
+    assert held.check_reservations(now=NOW) == 1
+    assert word in Event.objects.get(kind="reservation.differs").message
+
+
+def test_a_listing_that_fails_says_nothing(buyer, choice, market, monkeypatch):
+    def refuse(*, region):
+        raise TimedOut("reservations: no answer in time.")
+
+    buy(choice, buyer)
+    purchases.settle_due(now=NOW)
+    monkeypatch.setattr(market, "reservations", refuse)
+    assert held.check_reservations(now=NOW) == 0
+    assert not Event.objects.filter(kind="reservation.differs").exists()
