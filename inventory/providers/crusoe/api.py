@@ -6,8 +6,6 @@ Source: Crusoe Cloud API Gateway v1, https://docs.crusoecloud.com/api/
 from __future__ import annotations
 
 import re
-import threading
-import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import quote
@@ -21,12 +19,11 @@ from inventory.providers.fields import get
 from inventory.providers.http import JsonApi, by_status
 from inventory.providers.options import Options
 from inventory.providers.pacing import Limit, Pace, rate_setting
+from inventory.providers.recent import Recent
 
 ENDPOINT = "https://api.cloud.crusoe.ai/v1"
 REQUESTS_PER_SECOND = 5.0  # Crusoe publishes no limit
 BURST = 10
-# The regions of one poll are read at once, and all from the same answers.
-REUSED = 60.0  # seconds
 LONGEST_TEXT = 400
 
 # Crusoe's words, as code or as message, in an answer or in the result of an operation:
@@ -77,8 +74,7 @@ class CrusoeApi:
             explain=explain,
             pace=Pace(credentials, endpoint, usual=Limit("usual", rate, burst=BURST)),
         )
-        self._recent: dict[str, tuple[float, list[Any]]] = {}
-        self._lock = threading.Lock()  # a poll reads several regions at once
+        self._recent = Recent()
 
     @property
     def project_id(self) -> str:
@@ -97,12 +93,8 @@ class CrusoeApi:
 
     def recent(self, path: str, *, action: str, fresh: bool = False) -> list[Any]:
         """Return the same, from an answer of the last minute where there is one."""
-        with self._lock:
-            asked, found = self._recent.get(path, (0.0, []))
-            if fresh or path not in self._recent or time.monotonic() - asked > REUSED:
-                asked, found = time.monotonic(), self.items(path, action=action)
-                self._recent[path] = (asked, found)
-            return found
+        found: list[Any] = self._recent.get(path, lambda: self.items(path, action=action), fresh=fresh)
+        return found
 
     def pages(self, path: str, *, action: str, params: Mapping[str, Any]) -> Iterator[Any]:
         """Yield a listing that comes in pages, completely or not at all."""

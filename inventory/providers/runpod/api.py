@@ -6,8 +6,6 @@ Source: Runpod REST API 2.0.0, https://docs.runpod.io/api-reference-v2
 from __future__ import annotations
 
 import re
-import threading
-import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,13 +24,12 @@ from inventory.providers.fields import get
 from inventory.providers.http import LONGEST_RETRY_AFTER, JsonApi, by_status
 from inventory.providers.options import Options
 from inventory.providers.pacing import Limit, Pace, rate_setting
+from inventory.providers.recent import Recent
 
 ENDPOINT = "https://api.runpod.io"
 # The document's example of RateLimit-Policy: 60 in a minute, 3,000 in an hour, 50,000 in a day.
 REQUESTS_PER_SECOND = 3_000 / 3_600
 BURST = 10
-# The regions of one poll are read at once, and all from the same answers.
-REUSED = 60.0  # seconds
 LONGEST_TEXT = 400
 
 CREATE = "create pod"
@@ -85,8 +82,7 @@ class RunPodApi:
             explain=explain,
             pace=Pace(credentials, endpoint, usual=Limit("usual", rate, burst=BURST)),
         )
-        self._recent: dict[tuple[str, str], tuple[float, list[Any]]] = {}
-        self._lock = threading.Lock()  # a poll reads several regions at once
+        self._recent = Recent()
 
     @property
     def cloud(self) -> str:
@@ -100,14 +96,12 @@ class RunPodApi:
         self, path: str, field: str, *, action: str, params: Mapping[str, Any], fresh: bool = False
     ) -> list[Any]:
         """Return the same, from an answer of the last minute where there is one."""
-        key = (path, repr(sorted(params.items())))
-        with self._lock:
-            asked, found = self._recent.get(key, (0.0, []))
-            if fresh or key not in self._recent or time.monotonic() - asked > REUSED:
-                asked = time.monotonic()
-                found = self.read_list(path, field, action=action, params=params)
-                self._recent[key] = (asked, found)
-            return found
+        found: list[Any] = self._recent.get(
+            (path, *sorted(params.items())),
+            lambda: self.read_list(path, field, action=action, params=params),
+            fresh=fresh,
+        )
+        return found
 
     def delete(self, path: str, *, action: str) -> None:
         """Delete; what is gone already is no error."""
