@@ -58,7 +58,7 @@ class Options:
                 _("The account setting “%(name)s” must be a whole number from %(least)s to %(most)s.")
                 % {"name": name, "least": least, "most": most}
             )
-        return value
+        return int(value)
 
     def texts(self, name: str) -> list[str]:
         value = self._settings.get(name) or []

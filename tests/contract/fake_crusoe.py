@@ -82,7 +82,7 @@ class FakeCrusoe(FakeApi):
         return f"00000000-0000-4000-8000-{next(self.numbers):012x}"
 
     def operation(self, resource: str, state: str = "SUCCEEDED", result: Any = None) -> dict[str, Any]:
-        operation = {
+        operation: dict[str, Any] = {
             "operation_id": self.identifier(),
             "state": state,
             "metadata": {"id": resource},
@@ -237,7 +237,13 @@ class FakeCrusoe(FakeApi):
     # --- networks
 
     def make_network(self, name: str, cidr: str = "172.27.0.0/16") -> dict[str, Any]:
-        network = {"id": self.identifier(), "name": name, "cidr": cidr, "gateway": "", "subnets": []}
+        network: dict[str, Any] = {
+            "id": self.identifier(),
+            "name": name,
+            "cidr": cidr,
+            "gateway": "",
+            "subnets": [],
+        }
         self.networks[network["id"]] = network
         return network
 
@@ -298,7 +304,7 @@ class FakeCrusoe(FakeApi):
     # --- disks
 
     def make_disk(self, name: str, location: str) -> dict[str, Any]:
-        disk = {
+        disk: dict[str, Any] = {
             "id": self.identifier(),
             "name": name,
             "type": "persistent-ssd",

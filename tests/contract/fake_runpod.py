@@ -227,7 +227,7 @@ class FakeRunPod(FakeApi):
     # --- network volumes
 
     def make_volume(self, name: str, center: str) -> dict[str, Any]:
-        volume = {
+        volume: dict[str, Any] = {
             "id": f"vol{next(self.numbers):08x}",
             "name": name,
             "size": 50,

@@ -273,8 +273,8 @@ def _machine(item: Any) -> Machine:
     raw = get(item, "state", str, action=LIST)
     location = get(item, "location", str, action=LIST)
     word = _word(raw)
-    interface = next(iter(get(item, "network_interfaces", list, action=LIST, default=[])), {})
-    addresses = next(iter(get(interface, "ips", list, action=LIST, default=[])), {})
+    interface: Any = next(iter(get(item, "network_interfaces", list, action=LIST, default=[])), {})
+    addresses: Any = next(iter(get(interface, "ips", list, action=LIST, default=[])), {})
     return Machine(
         id=get(item, "id", str, action=LIST),
         region=region_of(location),

@@ -32,10 +32,13 @@ OUR_NAME = re.compile(r"(sublet-[a-z0-9]{7}(?:-[tlum][a-z0-9]{16})+)(?:-(.+))?")
 
 def prepare(api: CrusoeApi, request: LeaseNetworkRequest) -> LeaseNetwork:
     """Make or correct the lease's network, its subnets and its rules; safe to call again at any time."""
+    known = read_regions(api)
+    if request.region not in known:  # before anything is made that no poll of a region would find
+        raise NotFound(_("Crusoe has no region “%(region)s”.") % {"region": request.region})
     tags = {**request.tags, TAG_LEASE: request.lease}
     name = f"{naming.name_for(tags, limit=38)}-{request.region}"
     network = _network(api, name)
-    _subnets(api, name, network, request.region)
+    _subnets(api, name, network, [zone.code for zone in known[request.region].zones])
     _rules(api, name, network, request.ssh_cidrs)
     return LeaseNetwork(region=request.region, firewall_id=network, key_name="")
 
@@ -98,24 +101,19 @@ def _network(api: CrusoeApi, name: str) -> str:
     return get(made, "network.id", str, action=action)
 
 
-def _subnets(api: CrusoeApi, name: str, network: str, region: str) -> None:
+def _subnets(api: CrusoeApi, name: str, network: str, locations: Iterable[str]) -> None:
     """Make a subnet in every location of the region: which one a machine gets is known at its launch."""
     there = {
         get(item, "location", str, action=SUBNETS): get(item, "cidr", str, action=SUBNETS)
         for item in _parts(api, "vpc-subnets", network, action=SUBNETS)
     }
-    known = read_regions(api)
-    if region not in known:
-        raise NotFound(_("Crusoe has no region “%(region)s”.") % {"region": region})
     free = (str(each) for each in _cidr(api).subnets(SUBNET_BITS) if str(each) not in there.values())
-    for zone in known[region].zones:
-        if zone.code in there:
-            continue
+    for location, cidr in zip((each for each in locations if each not in there), free, strict=False):
         body = {
-            "name": f"{_without_region(name)}-{zone.code}",
-            "cidr": next(free),
+            "name": f"{_without_region(name)}-{location}",
+            "cidr": cidr,
             "vpc_network_id": network,
-            "location": zone.code,
+            "location": location,
             "nat_gateway_enabled": False,
         }
         api.http.write("POST", api.path("networking", "vpc-subnets"), action="create VPC subnet", json=body)
