@@ -100,7 +100,7 @@ class CapacityInquiryAdmin(ReadOnlyAdmin):
         if not self.has_view_permission(request):
             raise PermissionDenied
         now = timezone.now()
-        days = int(value) if (value := request.GET.get("days", "")).isdigit() and int(value) in AHEAD else 90
+        days = next((n for n in AHEAD if str(n) == request.GET.get("days")), 90)
         rows = demand(now=now, ahead=timedelta(days=days))
         context = {
             **self.admin_site.each_context(request),

@@ -21,7 +21,7 @@ WITH wishes AS (
     WHERE last_at > %(now)s - %(back)s AND latest > %(now)s
     GROUP BY gpu_model_id, gpus_per_node, nodes, region_id, hours, earliest, latest
 ), spans AS (
-    SELECT *, nodes * gpus_per_node AS gpus, greatest(earliest, %(now)s) AS begins,
+    SELECT *, nodes::bigint * gpus_per_node AS gpus, greatest(earliest, %(now)s) AS begins,
            greatest(earliest, %(now)s) + hours * interval '1 hour' AS ends
     FROM wishes
 ), steps AS (

@@ -48,7 +48,7 @@ def test_without_demand_the_page_says_so(staff):
     assert "Nothing is held" in staff.get(url("capacityinquiry_demand")).content.decode()
 
 
-@pytest.mark.parametrize("days", ["x", "-1", "31", "9" * 40])
+@pytest.mark.parametrize("days", ["x", "-1", "31", "²", "9" * 40])
 def test_a_strange_range_is_the_usual_one(staff, days):
     assert staff.get(url("capacityinquiry_demand") + f"?days={days}").context["days"] == 90
 

@@ -97,6 +97,13 @@ def test_demand_counts_what_is_wanted_at_once_and_what_is_held():
     assert row.booked == pytest.approx(0.5 * (240 - 1) / 720, rel=0.02)
 
 
+def test_the_largest_wish_is_counted():
+    make_fleet(nodes=1)
+    search(10_000, days=1830)
+    (row,) = demand(now=NOW, ahead=timedelta(days=30))
+    assert row.gpu_hours == 10_000 * 8 * 1830 * 24
+
+
 def test_a_wish_whose_time_is_over_is_no_demand():
     make_fleet(nodes=1)
     search(5)
