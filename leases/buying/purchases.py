@@ -220,15 +220,20 @@ def _record(claimed: Claimed[CapacityPurchase], reservations: list[base.Reservat
         if purchase is None:
             return False
         promised = Period(first.start or choice.period.lower, first.end or choice.period.upper, "[)")
-        total = first.total or choice.total
-        assert total is not None, "nothing without a price is bought"
+        assert choice.total is not None, "nothing without a price is bought"
         count = first.count or choice.nodes
-        hours = Decimal(int((promised.upper - promised.lower).total_seconds())) / 3600
+        if first.total is not None or choice.upfront:
+            total = first.total or choice.total
+            rate = total / count / _hours(promised)
+        else:
+            # Due by the hour: each costs what was offered, also where it begins later than was asked.
+            rate = choice.total / choice.nodes / _hours(choice.period)
+            total = ledger(rate * count * _hours(promised))
         commitment = _commitment(
             choice,
             quantity=count,
             promised=promised,
-            cost_per_node_hour=ledger(total / count / hours),
+            cost_per_node_hour=ledger(rate),
             payment=Commitment.Payment.UPFRONT if choice.upfront else Commitment.Payment.MONTHLY,
             reservation_id=first.id,
             note=_("Bought by API: %(total)s %(currency)s in all.")
@@ -250,6 +255,10 @@ def _record(claimed: Claimed[CapacityPurchase], reservations: list[base.Reservat
                 % {"ids": ", ".join(each.id for each in reservations)},
             )
         return True
+
+
+def _hours(span: Period) -> Decimal:
+    return Decimal(int((span.upper - span.lower).total_seconds())) / 3600
 
 
 def _again(

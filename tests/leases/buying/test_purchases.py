@@ -179,6 +179,25 @@ def test_a_reservation_is_bought_and_becomes_a_commitment(buyer, choice, market)
     assert market.calls == 1
 
 
+def test_what_is_due_by_the_hour_costs_as_much_an_hour_when_it_begins_later(buyer, market, account, offer):
+    """A reservation on demand ends when it was to end, and its provider lists it without a total."""
+    market.offerings = [replace(market.offerings[0], upfront=Decimal(0))]
+    inquiry = ask(buyer)
+    inquiries.answer_due(now=NOW)
+    taken = inquiry.choices.exclude(offering_id="").get()
+    sold = market.buy_capacity
+    later = taken.period.lower + timedelta(days=10)
+    market.buy_capacity = lambda *args, **names: replace(sold(*args, **names), start=later, total=None)
+    purchase = buy(taken, buyer)
+    assert purchases.settle_due(now=NOW) == 1
+    purchase.refresh_from_db()
+    commitment = purchase.commitment
+    assert (commitment.promised.lower, commitment.promised.upper) == (later, taken.period.upper)
+    assert commitment.cost_per_node_hour == Decimal("90000") / 4 / 720
+    assert commitment.payment == Commitment.Payment.MONTHLY
+    assert "60000" in commitment.note
+
+
 @pytest.mark.parametrize("agreed", ["", "89999.00000000", "NaN"])
 def test_what_was_not_agreed_to_is_not_bought(buyer, choice, market, agreed):
     with pytest.raises(Conflict):
