@@ -23,6 +23,10 @@ MOST = 5_000  # texts; the oldest are forgotten first
 
 # Of a document within a credential (a service account's key file) only these are secrets.
 SECRET_NAMES = re.compile("key|secret|token|passw|private", re.IGNORECASE)
+# The same in a document that is not JSON: “token: …” in a kubeconfig.
+NAMED = re.compile(
+    rf"""[\w-]*(?:{SECRET_NAMES.pattern})[\w-]*["']?\s*[:=]\s*["']?([^\s"',{{}}]+)""", re.IGNORECASE
+)
 
 _lock = threading.Lock()
 _known: dict[str, None] = {}
@@ -99,3 +103,4 @@ def _texts(value: Any) -> Iterator[str]:
     for piece in ESCAPED.split(text):
         if SHORTEST_PIECE <= len(piece) < len(text) and not piece.startswith("-----"):
             yield piece
+    yield from NAMED.findall(text)

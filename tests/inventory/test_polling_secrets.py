@@ -237,6 +237,15 @@ def test_the_staff_s_test_of_a_connection(canary, cloud, monkeypatch, written):
     assert_nowhere(written.getvalue())
 
 
+@pytest.mark.parametrize(
+    "line", ["    token: {}", '    "token": "{}"', "user: {{token: {}}}", "    client-key-data: '{}'"]
+)
+def test_a_token_inside_of_a_kubeconfig_is_a_secret_alone(line):
+    token = "CanaryToken0123456789.of-a-cluster"
+    secrecy.keep_secret({"kubeconfig": "apiVersion: v1\nusers:\n" + line.format(token) + "\n"})
+    assert "Canary" not in secrecy.without_secrets(f"Authorization: Bearer {token}")
+
+
 def test_ordinary_words_stay_as_they_are():
     secrecy.keep_secret({"zone": "east", "key": SECRET, "nothing": None, "number": 12345678})
     text = "The east region has 12345678 machines of a-project."
