@@ -34,6 +34,7 @@ from inventory.models import (
 )
 from inventory.prices import HIGHEST_PRICE
 from inventory.rate_cards import NUMBER, RateCardError, read_text
+from inventory.software import architecture_of
 from portal.accounts import events
 from portal.accounts.models import User
 from portal.common.errors import DomainError
@@ -315,6 +316,7 @@ def _lot(
             "vcpus": first.vcpus,
             "memory_gib": first.memory_gib,
             "interconnect": first.interconnect,
+            "architecture": architecture_of(first.gpu_model),
         },
     )[0]
     fabrics = {

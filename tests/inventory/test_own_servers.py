@@ -9,7 +9,7 @@ import pytest
 from django.core.management import CommandError, call_command
 
 from inventory.commitments import ResaleNotAllowed
-from inventory.models import Commitment, InstanceType, Node, Zone
+from inventory.models import Architecture, Commitment, InstanceType, Node, Zone
 from inventory.own_servers import MAX_SERVERS, ServerFileError, import_servers
 from portal.accounts.models import Event
 from tests.concurrency import race
@@ -64,6 +64,12 @@ def test_further_servers_are_added_to_the_fleet(account):
     more = ROWS + ROWS.splitlines()[0].replace("rack1-u1", "rack1-u9") + "\n"
     assert load(account, HEADER + more).added == 1
     assert InstanceType.objects.filter(provider=account.provider).count() == 2
+
+
+def test_a_server_with_arm_processors_gets_images_for_them(account):
+    load(account, HEADER + ROWS.replace("l40s-48gb,4", "gh200-96gb,1"))
+    found = InstanceType.objects.filter(provider=account.provider).values_list("name", "architecture")
+    assert dict(found) == {"hgx-h100": Architecture.X86_64, "l40s-box": Architecture.ARM64}
 
 
 @pytest.mark.parametrize(
