@@ -141,6 +141,9 @@ def test_every_state_that_azure_lists_has_a_meaning() -> None:
         (properties("Failed", ZonalAllocationFailed="Full."), MachineState.TERMINATED, "Failed"),
         (properties("Failed"), MachineState.TERMINATED, "Failed"),
         (properties("Canceled"), MachineState.TERMINATED, "Canceled"),
+        # A listing that lacks its view: whatever failed, it may run.
+        ({"provisioningState": "Failed", "instanceView": None}, MachineState.UNKNOWN, "Failed"),
+        ({"provisioningState": "Canceled"}, MachineState.UNKNOWN, "Canceled"),
         # What nobody has described.
         (properties("Succeeded", "levitating"), MachineState.UNKNOWN, "Succeeded/levitating"),
         (properties("Succeeded"), MachineState.UNKNOWN, "Succeeded"),

@@ -60,8 +60,9 @@ def state_of(properties: Mapping[str, Any]) -> tuple[MachineState, str, str]:
     on it, it only has to be removed. One that failed later goes by its power state.
     """
     provisioning = str(properties.get("provisioningState") or "")
-    power, code, message = "", "", ""
+    power, code, message, told = "", "", "", False
     for kind, state, text in statuses(properties.get("instanceView")):
+        told = True
         if kind == "powerstate":
             power = state
         elif kind == "provisioningstate" and state.lower().startswith("failed"):
@@ -73,7 +74,8 @@ def state_of(properties: Mapping[str, Any]) -> tuple[MachineState, str, str]:
         return during, raw, reason
     if provisioning.lower() in ("failed", "canceled") and power.lower() not in ("starting", "running"):
         had_no_host = isinstance(by_code(code, message, message), NoCapacity | QuotaExceeded)
-        if had_no_host or not power:
+        # Without a view nothing is known of its power: its last operation may have failed while it ran.
+        if had_no_host or (told and not power):
             return MachineState.TERMINATED, raw, reason or provisioning
     return POWER.get(power.lower(), MachineState.UNKNOWN), raw, reason
 
