@@ -58,7 +58,8 @@ class LambdaProvider:
         action = "list audit events"
         events = self.api.read("/audit-events", action=action, kind=list)
         owners = [get(event, "resource_owner_lrn", str, action=action, default="") for event in events]
-        return AccountIdentity(account=next(filter(None, owners), "Lambda"))
+        # Without events it stays open whose it is: a name of ours would later read as another account.
+        return AccountIdentity(account=next(filter(None, owners), ""), principal="Lambda")
 
     def regions(self) -> Sequence[RegionInfo]:
         """Return the configured regions, or all of Lambda's; it has no zones."""
