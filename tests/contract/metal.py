@@ -99,7 +99,7 @@ class Metal(Counterpart):
         (self.folder / "plan.json").write_text(json.dumps(faults))
 
     def account_fields(self) -> Mapping[str, Any]:
-        return {"credentials": {"secret": SECRET}, "options": {"hook": "faulty"}}
+        return {"credentials": {"secret": SECRET}, "options": {"hook": "faulty", "any_server": True}}
 
     def wrong_credentials(self) -> Mapping[str, str]:
         return {"secret": "a-wrong-bmc-password"}

@@ -30,8 +30,8 @@ def script(folder: Path, text: str, *, name: str = "hook", mode: int = 0o755) ->
     (folder / name).chmod(mode)
 
 
-def provider(name: str = "hook") -> MetalProvider:
-    return MetalProvider(credentials={"secret": SECRET}, settings={"hook": name})
+def provider(name: str = "hook", **options: bool) -> MetalProvider:
+    return MetalProvider(credentials={"secret": SECRET}, settings={"hook": name, **options})
 
 
 def servers(folder: Path, *found: dict) -> None:
@@ -159,6 +159,16 @@ def test_a_node_that_is_taken_is_not_replaced_by_another(folder):
     group = LaunchGroup(**{**{name: getattr(GROUP, name) for name in GROUP.__slots__}, "node": "u2"})
     with pytest.raises(NoCapacity):
         provider().launch(group)
+
+
+@pytest.mark.parametrize("changes", [{"name": "u3"}, {"zone": "row-b"}, {"instance_type": "hgx-h200"}])
+def test_a_node_that_is_not_listed_there_is_not_replaced_by_another(folder, changes):
+    servers(folder, Metal.server("u1"), Metal.server(**{"name": "u2", **changes}))
+    group = LaunchGroup(**{**{name: getattr(GROUP, name) for name in GROUP.__slots__}, "node": "u2"})
+    with pytest.raises(NoCapacity, match="lists no server u2"):
+        provider().launch(group)
+    assert json.loads((folder / "request").read_text()).get("server") is None, "only listed, not deployed"
+    assert provider(any_server=True).launch(group)[0].id.startswith(("u1/", "u3/"))
 
 
 def test_an_old_tenancy_is_over_whoever_has_the_server_now(folder):

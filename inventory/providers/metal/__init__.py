@@ -40,6 +40,7 @@ from inventory.providers.base import (
 from inventory.providers.errors import BadAnswer, NoCapacity, NotFound, NotSupported
 from inventory.providers.fields import get, moment
 from inventory.providers.metal.hook import Hook
+from inventory.providers.options import Options
 
 # Every state of a server, and what it means for its tenancy.
 STATES: Mapping[str, MachineState] = {
@@ -75,7 +76,8 @@ class MetalProvider:
 
     Credentials: ``secret``, optional; given to the script with every request.
     Settings: ``hook``, the script's name in ``SUBLET_HOOKS``; ``image``, what it deploys
-    where a lease chose no stack.
+    where a lease chose no stack; ``any_server``, true where nodes are not called as servers
+    are, so that any free one of the type and zone will do.
     """
 
     kind: ClassVar[str] = "metal"
@@ -135,21 +137,23 @@ class MetalProvider:
         raise NotSupported(_("Own servers have no network of their own for each lease."))
 
     def launch(self, group: LaunchGroup) -> Sequence[LaunchedInstance]:
-        """Deploy one server: the node's own by its name, else any free one of the type and zone."""
+        """Deploy one server: the node's own by its name. Another one may be promised to somebody else."""
         servers = [
             server
             for server in self._servers()
             if (server.region, server.instance_type) == (group.region, group.instance_type)
             and group.zone in ("", server.zone)
         ]
-        named = [server for server in servers if server.name == group.node]
-        free = [server for server in named or servers if server.state == "free"]
+        if group.node and not Options(self._settings).flag("any_server"):
+            servers = [server for server in servers if server.name == group.node]
+            if not servers:
+                raise NoCapacity(
+                    _("deploy: the script lists no server %(name)s of this type in this zone.")
+                    % {"name": group.node}
+                )
+        free = [server for server in servers if server.state == "free"]
         if not free:
-            raise NoCapacity(
-                _("deploy: server %(name)s is not free.") % {"name": group.node}
-                if named
-                else _("deploy: no server of this type is free.")
-            )
+            raise NoCapacity(_("deploy: %(name)s is not free.") % {"name": group.node or group.instance_type})
         server = min(free, key=lambda each: each.name)
         self._hook.ask(
             "deploy",

@@ -197,7 +197,11 @@ def _charted(
     request: TenantRequest, slug: str, purchase: str, currency: str, region: str
 ) -> tuple[list[ChartedOffer], bool]:
     """Return the offers to draw, and whether the person chose them."""
-    ids = [int(text) for text in request.GET.getlist("chart") if text.isascii() and text.isdigit()]
+    ids = [
+        int(text)
+        for text in request.GET.getlist("chart")
+        if text.isascii() and text.isdigit() and len(text) < 20
+    ]
     ids = [pk for pk in dict.fromkeys(ids) if pk < 2**63][-MOST_CHARTED:]
     if ids and (chosen := chosen_offers(gpu_model=slug, ids=ids, currency=currency)):
         return chosen, True
