@@ -25,7 +25,7 @@ from inventory.providers.base import (
     Reservation,
 )
 from inventory.providers.gcp import catalog, launching, machines, network, owned, reservations
-from inventory.providers.gcp.session import GcpSession
+from inventory.providers.gcp.session import GcpSession, document
 
 
 class GcpProvider:
@@ -53,6 +53,8 @@ class GcpProvider:
         }
     )
 
+    regions_at_once: ClassVar[int] = 4
+
     credential_fields: ClassVar[tuple[CredentialField, ...]] = (
         CredentialField("service_account_key", gettext_lazy("Service account key (JSON)")),
     )
@@ -64,7 +66,7 @@ class GcpProvider:
         """Read one page of regions of the project, so that rights and settings are tested too."""
         action = _("Listing regions")
         path = self.session.path("regions")
-        self.session.compute.read(path, action=action, params={"maxResults": "1"})
+        document(self.session.compute.read(path, action=action, params={"maxResults": "1"}), action)
         return AccountIdentity(account=self.session.project, principal=self.session.principal)
 
     def regions(self) -> Sequence[RegionInfo]:

@@ -56,7 +56,6 @@ AUTH = {
     "billingNotEnabled",
     "forbidden",
     "insufficientPermissions",
-    "required",
 }
 # Somebody else is at work on the same thing, or it is still in use: nothing happened.
 LATER = {

@@ -94,19 +94,20 @@ def gone(session: GcpSession, method: str, path: str, *, action: str, project: s
 
 
 def _read(session: GcpSession, zone: str, names: Sequence[str]) -> Iterator[tuple[str, Any]]:
-    if len(names) <= ONE_BY_ONE:
-        for name in names:
-            try:
-                yield name, session.get(f"zones/{zone}/instances/{name}", action=_("Reading a machine"))
-            except NotFound:
-                continue
-        return
-    action = _("Listing machines")
     wanted = set(names)
-    for item in session.listing(f"zones/{zone}/instances", action=action, filter=marks.ANY_OF_OURS):
-        name = get(document(item, action), "name", str, action=action)
-        if name in wanted:
-            yield name, item
+    if len(names) > ONE_BY_ONE:
+        action = _("Listing machines")
+        for item in session.listing(f"zones/{zone}/instances", action=action, filter=marks.ANY_OF_OURS):
+            name = get(document(item, action), "name", str, action=action)
+            if name in wanted:
+                wanted.remove(name)
+                yield name, item
+    # One that has lost its labels is not in that listing.
+    for name in sorted(wanted):
+        try:
+            yield name, session.get(f"zones/{zone}/instances/{name}", action=_("Reading a machine"))
+        except NotFound:
+            continue
 
 
 def _what_became(session: GcpSession, region: str, zone: str, name: str) -> Machine | None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from typing import Any
@@ -267,6 +268,18 @@ def reservations(session: GcpSession, region: str) -> Iterator[Reservation]:
             yield _future(region, zone, item, action, name)
     for key, item in held.items():
         yield _held(region, key, item, {}, (None, None))
+    yield from _shared(session, region)
+
+
+def _shared(session: GcpSession, region: str) -> Iterator[Reservation]:
+    """Yield the reservations of the projects that the settings name, by the paths that launches use."""
+    action = _("Listing reservations")
+    for project in session.reservation_projects():
+        for zone, item in session.aggregated("reservations", region=region, action=action, project=project):
+            if item.get("specificReservation"):
+                name = get(item, "name", str, action=action)
+                found = _held(region, (zone, name), item, {}, (None, None))
+                yield replace(found, id=f"projects/{project}/reservations/{name}")
 
 
 def _future(region: str, zone: str, item: Mapping[str, Any], action: str, reservation: str) -> Reservation:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -65,6 +65,7 @@ class GcpSession:
       whether machines end with it
     - ``calendar_prices``: what one machine of a type costs per hour in calendar mode, as an
       object, or by region as an object of objects (default: none, and nothing is bought)
+    - ``reservation_projects``: ids of other projects that share reservations with this one
     - ``capacity_advice``: true to ask Google how easily spot machines are had (default: false)
     - ``currency``: that of prices (default: ``USD``)
     - ``requests_per_second``: how often Compute Engine is called (default: 15)
@@ -141,6 +142,16 @@ class GcpSession:
                 _("The account setting “regions” must be a list of regions, such as “us-central1”.")
             )
         return regions
+
+    def reservation_projects(self) -> Sequence[str]:
+        projects = self.settings.get("reservation_projects") or []
+        if not isinstance(projects, list) or not all(
+            isinstance(each, str) and PROJECT.fullmatch(each) for each in projects
+        ):
+            raise ProviderError(
+                _("The account setting “reservation_projects” must be a list of projects’ ids.")
+            )
+        return projects
 
     def currency(self) -> str:
         value = self.text("currency").upper() or "USD"
@@ -220,7 +231,9 @@ class GcpSession:
             following=lambda page: _next_page(page, action),
         )
 
-    def aggregated(self, kind: str, *, region: str, action: str, **query: str) -> Iterator[tuple[str, Any]]:
+    def aggregated(
+        self, kind: str, *, region: str, action: str, project: str = "", **query: str
+    ) -> Iterator[tuple[str, Any]]:
         """Yield zone (or region, for what is regional) and item of one region, of a listing of all places.
 
         A place of this region that Google could not reach makes the listing worthless.
@@ -234,7 +247,7 @@ class GcpSession:
             return list(found.items())
 
         listing = self.compute.pages(
-            self.path(f"aggregated/{kind}"),
+            self.path(f"aggregated/{kind}", project=project),
             action=action,
             params={"maxResults": str(PAGE), **query},
             items=places,
@@ -250,12 +263,21 @@ class GcpSession:
                 yield place, document(item, action)
 
     def once(self, key: Any, read: Callable[[], T]) -> T:
-        """Return what does not change while a poll goes on, read at its first need."""
+        """Return what all regions of one poll share, read at its first need.
+
+        A failure is an answer too: one silence is not waited for again in each region.
+        """
         with self._reading:
-            known = self._known.get(key)
-            if known is None or time.monotonic() - known[0] > REUSED:
-                known = self._known[key] = (time.monotonic(), read())
-            found: T = known[1]
+            asked, outcome = self._known.get(key, (0.0, None))
+            if outcome is None or time.monotonic() - asked > REUSED:
+                try:
+                    outcome = read()
+                except ProviderError as error:
+                    outcome = error
+                self._known[key] = (time.monotonic(), outcome)
+            if isinstance(outcome, ProviderError):
+                raise outcome
+            found: T = outcome
             return found
 
 
