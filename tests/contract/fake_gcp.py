@@ -616,6 +616,10 @@ class FakeGcp(FakeApi):
     def all_future(self, call: Call) -> Reply:
         return self.aggregated(call, "futureReservations", self.future)
 
+    @route("GET", "/compute/v1/projects/{project}/zones/{zone}/futureReservations")
+    def list_future(self, call: Call) -> Reply:
+        return self.listed(call, "futureReservation", within(self.future, call.arguments["zone"]))
+
     @route("POST", "/compute/v1/projects/{project}/zones/{zone}/futureReservations")
     def insert_future(self, call: Call) -> Reply:
         zone, body = call.arguments["zone"], call.body

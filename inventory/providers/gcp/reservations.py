@@ -84,24 +84,38 @@ def checked(reservation_id: str) -> str:
 def ends_its_machines(session: GcpSession, reservation_id: str, zone: str) -> bool:
     """Tell whether launches into a reservation must be bound to it.
 
-    Those of calendar mode and dense ones take no others: they are deleted at a set time, or
-    say how they are deployed. The setting ``reservation_bound`` decides where it is set, as
-    it must be for a reservation that another project shares.
+    Dense ones and those of calendar mode take no others. A reservation itself does not say
+    its mode; the future reservation that it was delivered from does. The setting
+    ``reservation_bound`` decides where it is set, as it must be for a reservation that
+    another project shares.
     """
     configured = session.flag("reservation_bound")
     match = _RESERVATION.fullmatch(checked(reservation_id))
     if configured is not None or match is None or match["project"]:
         return bool(configured)
-    action = _("Reading a reservation")
+    action, name = _("Reading a reservation"), match["name"]
     try:
-        found = session.get(f"zones/{zone}/reservations/{match['name']}", action=action)
+        found = session.get(f"zones/{zone}/reservations/{name}", action=action)
     except NotFound as error:
         raise ProviderError(
-            _("%(zone)s has no reservation %(id)s: check the commitment.")
-            % {"zone": zone, "id": reservation_id}
+            _("%(zone)s has no reservation %(id)s: check the commitment.") % {"zone": zone, "id": name}
         ) from error
-    dense = get(found, "deploymentType", str, action=action, default="") == "DENSE"
-    return dense or bool(get(found, "deleteAtTime", str, action=action, default=""))
+    if get(found, "deploymentType", str, action=action, default="") == "DENSE":
+        return True
+    if not get(found, "deleteAtTime", str, action=action, default=""):
+        return False
+    return any(
+        get(item, "reservationMode", str, action=action, default="") == "CALENDAR"
+        for item in session.listing(f"zones/{zone}/futureReservations", action=action)
+        if name in _delivered_as(item, action)
+    )
+
+
+def _delivered_as(item: Any, action: str) -> list[str]:
+    """Return the names of the reservations that a future one is, or will be, delivered as."""
+    made = get(item, "status.autoCreatedReservations", list, action=action, default=[])
+    name = get(item, "reservationName", str, action=action, default="")
+    return [each for each in (*(last(url) for url in made), name) if each]
 
 
 def offerings(session: GcpSession, request: CapacityRequest) -> list[CapacityOffering]:
@@ -166,7 +180,7 @@ def offerings(session: GcpSession, request: CapacityRequest) -> list[CapacityOff
 def _rate(session: GcpSession, request: CapacityRequest) -> Decimal | None:
     """Return what staff say that one machine costs per hour in calendar mode, or None."""
     rates = session.settings.get("calendar_prices") or {}
-    rate = rates.get(request.instance_type) if isinstance(rates, Mapping) else rates
+    rate = rates.get(request.instance_type) if isinstance(rates, Mapping) else "?"
     if isinstance(rate, Mapping):
         rate = rate.get(request.region)
     if rate is None:
@@ -253,12 +267,9 @@ def reservations(session: GcpSession, region: str) -> Iterator[Reservation]:
     for zone, item in session.aggregated("futureReservations", region=region, action=action):
         if not item.get("specificSkuProperties"):
             continue
-        made = [
-            last(url) for url in get(item, "status.autoCreatedReservations", list, action=action, default=[])
-        ]
         name = get(item, "reservationName", str, action=action, default="")
         raw = get(item, "status.procurementStatus", str, action=action, default="")
-        delivered = [(zone, each) for each in (*made, name) if each and (zone, each) in held]
+        delivered = [(zone, each) for each in _delivered_as(item, action) if (zone, each) in held]
         if raw in DELIVERED and delivered:
             for key in dict.fromkeys(delivered):
                 yield _held(region, key, held.pop(key), _tags(item), _window(item, action))
