@@ -15,7 +15,7 @@ from inventory.models import InstanceType, Offer, PollRun
 from inventory.polling import poll_account
 from portal.common.crypto import encrypt
 from portal.common.transactions import durable
-from tests.contract import fake_lambda, fake_together
+from tests.contract import fake_crusoe, fake_lambda, fake_runpod, fake_together
 from tests.contract.fake_api import FakeApi
 from tests.factories import make_account
 
@@ -24,12 +24,12 @@ NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
-def poll(fake: FakeApi, kind: str, key: str, **options: Any) -> list[PollRun]:
+def poll(fake: FakeApi, kind: str, key: str | dict[str, str], **options: Any) -> list[PollRun]:
     with durable():
         load_facts()
     account = make_account(
         provider=kind,
-        credentials=encrypt({"api_key": key}),
+        credentials=encrypt({"api_key": key} if isinstance(key, str) else key),
         options={"endpoint_url": fake.url, "requests_per_second": 10_000, **options},
     )
     runs = poll_account(account_id=account.pk, now=NOW)
@@ -51,6 +51,18 @@ def lambda_cloud() -> Iterator[fake_lambda.FakeLambda]:
 @pytest.fixture
 def together() -> Iterator[fake_together.FakeTogether]:
     with closing(fake_together.FakeTogether()) as fake:
+        yield fake
+
+
+@pytest.fixture
+def runpod() -> Iterator[fake_runpod.FakeRunPod]:
+    with closing(fake_runpod.FakeRunPod()) as fake:
+        yield fake
+
+
+@pytest.fixture
+def crusoe() -> Iterator[fake_crusoe.FakeCrusoe]:
+    with closing(fake_crusoe.FakeCrusoe()) as fake:
         yield fake
 
 
@@ -81,3 +93,35 @@ def test_together_without_prices(together: fake_together.FakeTogether) -> None:
         "price", "availability"
     )
     assert set(prices) == {(None, "unknown")}
+
+
+def test_runpod_in_every_size_that_is_sold(runpod: fake_runpod.FakeRunPod) -> None:
+    runs = poll(runpod, "runpod", fake_runpod.KEY)
+    assert {run.region.code for run in runs if run.region} == {"US-KS-2", "EU-RO-1"}
+    assert len(runpod.calls) == 5  # the data centers, and the stock of each size
+    h100, rtx4090 = "NVIDIA H100 80GB HBM3", "NVIDIA GeForce RTX 4090"
+    assert models("runpod") == {
+        **{f"{h100} x{count}": ("h100-sxm5-80gb", count) for count in (1, 2, 4, 8)},
+        **{f"{rtx4090} x{count}": ("rtx-4090-24gb", count) for count in (1, 2, 4)},
+    }
+    offers = Offer.objects.filter(instance_type__name=f"{rtx4090} x2", price=Decimal("1.38"))
+    assert dict(offers.values_list("region__code", "availability")) == {
+        "US-KS-2": "unavailable",
+        "EU-RO-1": "available",
+    }
+
+
+def test_crusoe_with_its_locations_as_zones(crusoe: fake_crusoe.FakeCrusoe) -> None:
+    keys = {"access_key_id": fake_crusoe.KEY_ID, "secret_key": fake_crusoe.SECRET}
+    runs = poll(crusoe, "crusoe", keys, project_id=fake_crusoe.PROJECT)
+    assert {run.region.code for run in runs if run.region} == {"us-east1", "us-northcentral1"}
+    assert len(crusoe.calls) == 3
+    assert models("crusoe") == {
+        fake_crusoe.H100: ("h100-sxm5-80gb", 8),
+        fake_crusoe.A40: ("a40-48gb", 1),
+    }
+    offers = Offer.objects.filter(instance_type__name=fake_crusoe.A40)
+    assert set(offers.values_list("region__code", "availability")) == {
+        ("us-east1", "unavailable"),
+        ("us-northcentral1", "available"),
+    }
