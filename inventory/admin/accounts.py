@@ -88,6 +88,16 @@ class ProviderAccountForm(forms.ModelForm):
         return interval
 
 
+class SecretLines(forms.Textarea):
+    """A secret of several lines: browsers take the line ends out of what is pasted into a password field."""
+
+    def __init__(self) -> None:
+        super().__init__({"autocomplete": "off", "spellcheck": "false", "rows": 10, "cols": 80})
+
+    def format_value(self, value: Any) -> None:
+        """Return nothing: what was sent is never put back into the page."""
+
+
 class CredentialsForm(forms.Form):
     """The adapter's own fields; nothing stored is ever put back into them."""
 
@@ -98,7 +108,9 @@ class CredentialsForm(forms.Form):
                 label=item.label,
                 required=item.required,
                 max_length=8000,
-                widget=forms.PasswordInput(render_value=False, attrs={"autocomplete": "off", "size": 60}),
+                widget=SecretLines()
+                if item.lines
+                else forms.PasswordInput(render_value=False, attrs={"autocomplete": "off", "size": 60}),
             )
 
 

@@ -82,11 +82,12 @@ class ResourceKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class CredentialField:
-    """One thing that staff enter for an account; every value is stored encrypted."""
+    """One thing that staff enter for an account, in ``lines`` or in one; every value is stored encrypted."""
 
     name: str
     label: StrOrPromise
     required: bool = True
+    lines: bool = False  # a file, whose line ends a field of one line would lose
 
 
 @dataclass(frozen=True, slots=True)

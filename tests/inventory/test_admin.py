@@ -181,6 +181,18 @@ def test_missing_credentials_are_named_and_nothing_is_kept_in_the_page(client):
     assert account.credentials is None
 
 
+def test_a_file_as_a_credential_keeps_its_lines_and_is_never_shown(client):
+    account = make_account("coreweave", slug="coreweave", credentials=None)
+    url = page(ProviderAccount, "credentials", account.pk)
+    assert '<textarea name="kubeconfig"' in client.get(url).content.decode()
+    refused = client.post(url, {"kubeconfig": "users:\r\n- token: of-nobody\r\n" * 400})
+    assert refused.status_code == 400
+    assert "of-nobody" not in refused.content.decode()
+    client.post(url, {"kubeconfig": "users:\r\n- token: of-nobody\r\n"})
+    account.refresh_from_db()
+    assert decrypt(account.credentials)["kubeconfig"].splitlines() == ["users:", "- token: of-nobody"]
+
+
 def test_a_provider_without_an_adapter_has_no_credentials_page(client):
     account = make_account("", slug="other", credentials=None)
     response = client.get(page(ProviderAccount, "credentials", account.pk), follow=True)

@@ -70,7 +70,7 @@ class CoreWeaveProvider:
         {Capability.GROUP_LAUNCH, Capability.ENDS_TOGETHER, Capability.IMAGES, Capability.MACHINE_STATUS}
     )
     credential_fields: ClassVar[tuple[CredentialField, ...]] = (
-        CredentialField("kubeconfig", gettext_lazy("Kubeconfig")),
+        CredentialField("kubeconfig", gettext_lazy("Kubeconfig"), lines=True),
     )
 
     def __init__(self, *, credentials: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
