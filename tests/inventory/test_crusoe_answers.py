@@ -41,7 +41,7 @@ def fake() -> Iterator[FakeCrusoe]:
         (400, "quota_exceeded", "Limit reached.", QuotaExceeded, False, False),
         (403, "forbidden", "This exceeds the quota of the project.", QuotaExceeded, False, False),
         (400, "bad_request", "no such image", ProviderError, False, False),
-        (401, "bad_credential", "bad", AuthFailed, False, False),
+        (401, "bad_credential", "no such key", AuthFailed, False, False),
         (403, "unauthorized", "not your project", AuthFailed, False, False),
         (404, "not_found", "no such network", NotFound, False, False),
         (429, "too_many_requests", "slow down", RateLimited, True, False),
@@ -56,7 +56,9 @@ def test_an_error_is_told_by_its_words_and_its_status(
     assert error is not None
     assert type(error) is kind
     assert (error.retryable, error.doubtful, error.code) == (retryable, doubtful, code)
-    if status != 401:  # whose text might quote the key
+    if status == 401:  # it is signed with the time
+        assert "clock" in error.message and message not in error.message
+    else:
         assert message.rpartition(" desc = ")[2] in error.message
     assert "rpc error" not in error.message
 

@@ -176,4 +176,5 @@ def test_credentials_are_asked_for_and_never_shown(fake: FakeRunPod) -> None:
             credentials={"api_key": "rpa_SOMEBODYELSES"}, settings={"endpoint_url": fake.url}
         ).test_connection()
     assert "rpa_" not in str(refusal.value)
-    assert provider(fake).test_connection().account == "RunPod"
+    identity = provider(fake).test_connection()
+    assert (identity.account, identity.principal) == ("", "RunPod")

@@ -149,6 +149,12 @@ def explain(action: str, status: int, document: Any, headers: httpx.Headers) -> 
         return None
     code, message = document.get("code"), document["message"]
     code = code if isinstance(code, str) else ""
+    if status == 401:  # without a text that might quote the key
+        return AuthFailed(
+            _("%(action)s: Crusoe refused the signature. Check the access key, and this server’s clock.")
+            % {"action": action},
+            code=_code(code),
+        )
     if status in (400, 403, 409) and (error := told(action, code, message)):
         return error
     text = _text(message)

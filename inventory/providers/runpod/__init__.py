@@ -50,7 +50,7 @@ class RunPodProvider:
     def test_connection(self) -> AccountIdentity:
         """List the pods: whose key it is, RunPod does not say."""
         self.api.read_list(pods.PODS, "pods", action=pods.LIST)
-        return AccountIdentity(account="RunPod")
+        return AccountIdentity(account="", principal="RunPod")
 
     def regions(self) -> Sequence[RegionInfo]:
         """Return the configured data centers, or all of RunPod's."""
