@@ -132,7 +132,7 @@ def test_a_fabric_is_joined_by_the_types_that_have_one(fake: FakeCrusoe) -> None
 
 
 def test_more_keys_come_by_a_script_that_changes_nothing_the_second_time(tmp_path: Any) -> None:
-    keys = ("ssh-ed25519 AAAA it's mine; rm -rf /", "ssh-rsa BBBB two")
+    keys = ("ssh-ed25519 AAAA Zoë's; rm -rf /", "ssh-rsa $(reboot)'; two")
     user = subprocess.run(["id", "-un"], capture_output=True, text=True, check=True).stdout.strip()
     script = key_script(user, keys)
     # The test's own home instead of the user's, and no change of owner, which only root may make.
@@ -140,9 +140,14 @@ def test_more_keys_come_by_a_script_that_changes_nothing_the_second_time(tmp_pat
     script = re.sub(r" -o \S+ -g \S+", "", re.sub(r"chown .*", "", script))
     for _turn in range(2):
         subprocess.run(["bash", "-eu", "-c", script], check=True)
-    assert (tmp_path / ".ssh" / "authorized_keys").read_text().splitlines() == list(keys)
+    assert (tmp_path / ".ssh" / "authorized_keys").read_text().splitlines() == [
+        "ssh-ed25519 AAAA",
+        "ssh-rsa $(reboot)';",
+    ]
     with pytest.raises(ProviderError, match="user"):
         key_script("root; reboot", keys)
+    with pytest.raises(ProviderError, match="64 kB"):
+        key_script("ubuntu", ["ssh-rsa " + "B" * 500] * 200)
 
 
 def test_a_launch_with_more_keys_sends_the_script(fake: FakeCrusoe) -> None:

@@ -52,6 +52,7 @@ BATCH = 50  # ids to one question
 # Ids that the listing lacks: their operations tell what became of them.
 ASKED_ALONE = 15
 LONGEST_NAME = 63
+LARGEST_SCRIPT = 64_000  # bytes
 UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 CUSTOM = "custom:"
 USER = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
@@ -145,11 +146,16 @@ def _interface(network_id: str, subnet: str) -> dict[str, Any]:
 
 
 def key_script(user: str, keys: Sequence[str]) -> str:
-    """Return a script that lets more keys in than the one that a launch takes; it may run at every start."""
+    """Return a script that lets more keys in than the one that a launch takes.
+
+    It runs as root whenever the VM boots; it is bash, ASCII and smaller than 64 kB
+    (https://docs.crusoecloud.com/compute/virtual-machines/managing-lifecycle-scripts), and so
+    without the keys' comments.
+    """
     if not USER.fullmatch(user):
         raise ProviderError(_("“%(user)s” is no login user: set “user” on the account.") % {"user": user})
-    lines = " ".join(shlex.quote(" ".join(key.split())) for key in keys)
-    return (
+    lines = " ".join(shlex.quote(" ".join(key.split()[:2])) for key in keys)
+    script = (
         "#!/bin/bash\n"
         f"home=$(getent passwd {user} | cut -d: -f6)\n"
         f'install -d -m 700 -o {user} -g {user} "$home/.ssh"\n'
@@ -160,6 +166,9 @@ def key_script(user: str, keys: Sequence[str]) -> str:
         "done\n"
         f'chown {user}:{user} "$file" && chmod 600 "$file"\n'
     )
+    if not script.isascii() or len(script) >= LARGEST_SCRIPT:
+        raise ProviderError(_("The lease has more SSH keys than fit into Crusoe’s startup script of 64 kB."))
+    return script
 
 
 def find(api: CrusoeApi, region: str, tag: str, value: str) -> list[Machine]:
