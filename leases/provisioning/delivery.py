@@ -12,7 +12,7 @@ from leases import lifecycle
 from leases.models import Access, Allocation, Instance, Lease
 from leases.provisioning import shortfalls
 from leases.provisioning.facts import RUNS
-from leases.provisioning.messages import tell_customer
+from leases.provisioning.messages import DAILY, tell_customer, tell_staff
 from portal.common.periods import Period
 from portal.common.transactions import require_transaction
 
@@ -28,6 +28,10 @@ def see(*, lease: Lease, instance: Instance, machine: Machine, now: datetime) ->
     """Part: note how the provider sees a machine that it still has. Lease and instance are locked."""
     require_transaction()
     stopped = machine.state == MachineState.STOPPING and instance.state != Instance.State.STOPPING
+    # A node of a cluster that is gone while the cluster stays; a machine that starts again does so soon.
+    gone = machine.state == MachineState.UNKNOWN or (
+        machine.state == MachineState.PENDING and instance.state == Instance.State.PENDING
+    )
     instance.state = STATES.get(machine.state, Instance.State(instance.state))
     was = endpoint(instance)
     instance.public_ip = machine.public_ip or instance.public_ip
@@ -38,6 +42,20 @@ def see(*, lease: Lease, instance: Instance, machine: Machine, now: datetime) ->
     instance.save()
     if moved and instance.ready_at:
         _move_access(lease, instance, now)
+    if gone and instance.ready_at and lease.state in RUNS:
+        tell_staff(
+            kind="machine.doubtful",
+            subject_type="instance",
+            subject_id=instance.uid,
+            now=now,
+            after={"lease": lease.uid, "machine": instance.provider_id, "state": machine.raw_state},
+            message=_(
+                "A machine of %(lease)s was delivered and is charged, but the provider does not say that it "
+                "runs (%(state)s). Look at it there. %(reason)s"
+            )
+            % {"lease": lease.uid, "state": machine.raw_state or machine.state, "reason": machine.reason},
+            quiet=DAILY,
+        )
     if stopped and lease.state in RUNS:
         tell_customer(
             lease=lease,

@@ -109,6 +109,7 @@ RULES: dict[str, Rule] = {
         for kind in (
             "audit.violated",
             "machine.lost",
+            "machine.doubtful",
             "account.machines_missing",
             "launch.failed",
             "launch.in_doubt",

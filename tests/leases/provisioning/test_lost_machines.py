@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
 from inventory.models import Node
+from inventory.providers.aws import Ec2Provider
+from inventory.providers.base import Machine, MachineState
 from leases import capacity
 from leases.models import Access, Allocation, Instance, Lease, Shortfall, Turnover
 from leases.provisioning import probe, sweep
@@ -151,6 +155,26 @@ def test_nothing_is_launched_on_a_node_that_is_out_of_order(cloud: Cloud, lease:
     lease.refresh_from_db()
     assert lease.state == Lease.State.ACTIVE
     assert not Shortfall.objects.filter(closed_at=None).exists()
+
+
+@pytest.mark.parametrize(("state", "told"), [("unknown", [1, 1, 2]), ("pending", [0, 1, 2])])
+def test_a_delivered_machine_that_is_there_and_does_not_run_is_told(
+    cloud: Cloud, lease: Lease, monkeypatch: pytest.MonkeyPatch, state: str, told: list[int]
+) -> None:
+    """A node of a cluster that is gone while the cluster stays reads like this."""
+    run_until_active(lease)
+    describe = Ec2Provider.describe
+
+    def doubtful(self: Ec2Provider, **question: Any) -> list[Machine]:
+        return [replace(found, state=MachineState(state)) for found in describe(self, **question)]
+
+    monkeypatch.setattr(Ec2Provider, "describe", doubtful)
+    for minutes, count in zip((10, 20, 26 * 60), told, strict=True):
+        sweep.probe_due(now=at(minutes))
+        events = Event.objects.filter(kind="machine.doubtful", organization=None)
+        assert events.count() == count
+    the_machine(lease)
+    monkeypatch.undo()
 
 
 def test_a_machine_that_its_tenant_shuts_down_stays_theirs(cloud: Cloud, lease: Lease) -> None:
