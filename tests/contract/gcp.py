@@ -32,7 +32,7 @@ REFUSED = {
 
 
 def answer(name: str) -> Answer:
-    from tests.contract.fake_gcp import REFUSALS, refused
+    from tests.contract.gcp_data import REFUSALS, refused
 
     return refused(*REFUSALS[name]).answer()
 
@@ -95,7 +95,7 @@ class GcpCounterpart(Counterpart):
         return None
 
     def account_fields(self) -> Mapping[str, Any]:
-        from tests.contract.fake_gcp import key_file, keys
+        from tests.contract.gcp_data import key_file, keys
 
         return {
             "credentials": {"service_account_key": key_file(keys()[0][0], f"{self.proxy.url}/token")},
@@ -110,14 +110,14 @@ class GcpCounterpart(Counterpart):
         }
 
     def wrong_credentials(self) -> Mapping[str, str]:
-        from tests.contract.fake_gcp import key_file, keys
+        from tests.contract.gcp_data import key_file, keys
 
         return {"service_account_key": key_file(keys()[1], f"{self.proxy.url}/token")}
 
     # --- the catalog
 
     def set_price(self, price: Decimal) -> None:
-        from tests.contract.fake_gcp import GPU, sku
+        from tests.contract.gcp_data import GPU, sku
 
         self.fake.skus = [each for each in self.fake.skus if each["description"] != GPU]
         # Cores and memory of the 8 GPUs are a part of it.
@@ -178,7 +178,7 @@ class GcpCounterpart(Counterpart):
         self.fake.end(machine, "compute.instances.preempted")
 
     def add_stranger(self, tags: Mapping[str, str], kind: ResourceKind = ResourceKind.INSTANCE) -> str:
-        from tests.contract.fake_gcp import CREATED
+        from tests.contract.gcp_data import CREATED
 
         self._strangers += 1
         labels = naming.to_labels(tags)

@@ -9,8 +9,9 @@ import httpx
 import pytest
 
 from tests.contract.discovery import Discovery
-from tests.contract.fake_gcp import BASE, TOKEN, FakeGcp
+from tests.contract.fake_gcp import FakeGcp
 from tests.contract.gcp import DOCUMENTS
+from tests.contract.gcp_data import BASE, TOKEN
 from tests.contract.prism import vendor_document
 
 INSTANCES = f"{BASE}/zones/us-central1-a/instances"

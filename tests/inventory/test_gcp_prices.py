@@ -15,14 +15,14 @@ from inventory.providers.errors import BadAnswer, ProviderError
 from inventory.providers.gcp import GcpProvider, skus
 from inventory.providers.gcp.prices import PriceList
 from tests.browser.chromium import BASE_DIR
-from tests.contract.fake_gcp import (
+from tests.contract.fake_gcp import FakeGcp
+from tests.contract.gcp_data import (
     EMAIL,
     PROJECT,
     REGION,
     SKUS,
     TYPE,
     ZONES,
-    FakeGcp,
     key_file,
     keys,
     machine_type,

@@ -16,8 +16,9 @@ from inventory.providers.base import TAG_SITE, TAG_TOKEN, CapacityOffering, Capa
 from inventory.providers.errors import AuthFailed, BadAnswer, NoCapacity, ProviderError
 from inventory.providers.gcp import operations, reservations
 from tests.contract.discovery import Discovery
-from tests.contract.fake_gcp import PROJECT, REGION, RESERVATION, WWW, ZONES, FakeGcp
+from tests.contract.fake_gcp import FakeGcp
 from tests.contract.gcp import DOCUMENTS
+from tests.contract.gcp_data import PROJECT, REGION, RESERVATION, WWW, ZONES
 from tests.contract.prism import vendor_document
 from tests.inventory.test_gcp_prices import provider
 

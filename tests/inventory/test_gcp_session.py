@@ -25,7 +25,8 @@ from inventory.providers.errors import (
 from inventory.providers.gcp import GcpProvider, auth
 from inventory.providers.gcp.errors import explain, of_operation
 from tests.contract.fake_api import Reply
-from tests.contract.fake_gcp import REFUSALS, REGION, TOKEN, FakeGcp, key_file, keys, refused
+from tests.contract.fake_gcp import FakeGcp
+from tests.contract.gcp_data import REFUSALS, REGION, TOKEN, key_file, keys, refused
 from tests.inventory.test_gcp_prices import provider
 
 GOOGLE = "https://oauth2.googleapis.com/token"

@@ -64,7 +64,7 @@ class Signer(httpx.Auth):
 
     def __init__(self, key: Mapping[str, str]) -> None:
         try:
-            self._credentials = service_account.Credentials.from_service_account_info(
+            self._credentials: Any = service_account.Credentials.from_service_account_info(  # type: ignore[no-untyped-call]
                 key, scopes=list(SCOPES)
             )
         except (ValueError, TypeError, google.GoogleAuthError):
@@ -108,7 +108,7 @@ class Signer(httpx.Auth):
             return token
 
 
-class _TokenRequest(transport.Request):  # type: ignore[misc]  # google-auth has no types of its own
+class _TokenRequest(transport.Request):
     """One call of the token's address, as google-auth wants it; what only we can tell is raised here."""
 
     def __init__(self, address: str) -> None:
@@ -154,7 +154,7 @@ class _TokenRequest(transport.Request):  # type: ignore[misc]  # google-auth has
         return _TokenResponse(status, response.headers, data)
 
 
-class _TokenResponse(transport.Response):  # type: ignore[misc]
+class _TokenResponse(transport.Response):
     def __init__(self, status: int, headers: Mapping[str, str], data: bytes) -> None:
         self._status, self._headers, self._data = status, headers, data
 

@@ -20,6 +20,7 @@ from inventory.providers.fields import get
 from inventory.providers.gcp.auth import Signer, read_key
 from inventory.providers.gcp.errors import GONE, explain
 from inventory.providers.http import LOOPBACK, JsonApi
+from inventory.providers.options import Options
 from inventory.providers.pacing import Limit, Pace, rate_setting
 
 ENDPOINT = "https://compute.googleapis.com"
@@ -29,6 +30,7 @@ BILLING = "https://cloudbilling.googleapis.com"
 REQUESTS_PER_SECOND = 15.0
 BILLING_CALLS = Limit("billing", per_second=4, burst=40)
 PAGE = 500
+LARGEST_NUMBER = 65_536
 # The regions of one poll are read at once, and all from the same price list.
 REUSED = 120.0  # seconds
 
@@ -73,7 +75,7 @@ class GcpSession:
     """
 
     def __init__(self, credentials: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
-        self.settings = settings
+        self.settings, self.options = settings, Options(settings)
         endpoint = self.text("endpoint_url") or ENDPOINT
         key = read_key(credentials.get("service_account_key"), local=urlsplit(endpoint).hostname in LOOPBACK)
         self.principal = key["client_email"]
@@ -101,53 +103,33 @@ class GcpSession:
     # --- settings
 
     def text(self, name: str) -> str:
-        value = self.settings.get(name) or ""
-        if not isinstance(value, str):
-            raise ProviderError(_("The account setting “%(name)s” must be a text.") % {"name": name})
-        return value.strip()
+        return self.options.text(name).strip()
 
     def by_region(self, name: str, region: str) -> str:
         """Return a setting that is one text, or an object with one per region."""
-        value = self.settings.get(name) or ""
-        found = value.get(region) or "" if isinstance(value, Mapping) else value
-        if not isinstance(found, str):
-            raise ProviderError(
-                _("The account setting “%(name)s” must be a text, or an object with one per region.")
-                % {"name": name}
-            )
-        return found.strip()
+        return self.options.by_region(name, region).strip()
+
+    def number(self, name: str, usual: int) -> int:
+        return self.options.number(name, usual, least=1, most=LARGEST_NUMBER) or usual
 
     def flag(self, name: str) -> bool | None:
+        """Return a setting that may be true, false, or left to us."""
         value = self.settings.get(name)
         if value is not None and not isinstance(value, bool):
             raise ProviderError(_("The account setting “%(name)s” must be true or false.") % {"name": name})
         return value
 
-    def number(self, name: str, usual: int) -> int:
-        value = self.settings.get(name)
-        if value is None:
-            return usual
-        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 65_536:
-            raise ProviderError(
-                _("The account setting “%(name)s” must be a whole number above zero.") % {"name": name}
-            )
-        return value
-
     def configured_regions(self) -> list[str]:
-        regions = self.settings.get("regions") or []
-        if not isinstance(regions, list) or not all(
-            isinstance(code, str) and REGION.fullmatch(code) for code in regions
-        ):
+        regions = self.options.texts("regions")
+        if not all(REGION.fullmatch(code) for code in regions):
             raise ProviderError(
                 _("The account setting “regions” must be a list of regions, such as “us-central1”.")
             )
         return regions
 
     def reservation_projects(self) -> Sequence[str]:
-        projects = self.settings.get("reservation_projects") or []
-        if not isinstance(projects, list) or not all(
-            isinstance(each, str) and PROJECT.fullmatch(each) for each in projects
-        ):
+        projects = self.options.texts("reservation_projects")
+        if not all(PROJECT.fullmatch(each) for each in projects):
             raise ProviderError(
                 _("The account setting “reservation_projects” must be a list of projects’ ids.")
             )
