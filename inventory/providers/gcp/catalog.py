@@ -72,7 +72,7 @@ def read_catalog(session: GcpSession, region: str) -> Catalog:
                 local_ssds=each.local_ssds,
             )
             if price is None:
-                log.info(
+                log.debug(
                     "gcp_machine_without_price", extra={"type": name, "region": region, "option": option}
                 )
                 continue

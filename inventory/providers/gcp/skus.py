@@ -39,7 +39,7 @@ FAMILIES: Mapping[str, Parts] = MappingProxyType(
         "a2": _family(
             "A2", nvidia_tesla_a100="Nvidia Tesla A100 GPU", nvidia_a100_80gb="Nvidia Tesla A100 80GB GPU"
         ),
-        "a3": _family("A3", nvidia_h100_80gb="Nvidia H100 80GB GPU"),
+        "a3-highgpu": _family("A3", nvidia_h100_80gb="Nvidia H100 80GB GPU"),
         # Google calls it Plus in some regions and Mega in others.
         "a3-megagpu": _family(
             "A3Plus",
@@ -47,7 +47,7 @@ FAMILIES: Mapping[str, Parts] = MappingProxyType(
         ),
         "a3-ultragpu": _family("A3Ultra", nvidia_h200_141gb="H200 141GB GPU"),
         # One SKU is an eighth of the machine, its cores and memory included.
-        "a4": Parts("", "", MappingProxyType({"nvidia-b200": ("A4 Nvidia B200 (1 gpu slice)",)})),
+        "a4-highgpu": Parts("", "", MappingProxyType({"nvidia-b200": ("A4 Nvidia B200 (1 gpu slice)",)})),
         "g2": _family("G2", nvidia_l4="Nvidia L4 GPU"),
         "g4": _family("G4", nvidia_rtx_pro_6000="RTX 6000 96GB"),
     }
