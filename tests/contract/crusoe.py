@@ -95,6 +95,7 @@ class CrusoeCounterpart(Counterpart):
                 "project_id": PROJECT,
                 "regions": [self.region],
                 "image": "ubuntu22.04-nvidia-sxm-docker:latest",
+                "ib_network": {self.zone: "36c0b0d9-8b68-4869-addb-227b06b64ee0"},
                 "requests_per_second": 10_000,
             },
         }

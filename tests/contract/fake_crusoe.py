@@ -65,6 +65,7 @@ class FakeCrusoe(FakeApi):
         self.networks: dict[str, dict[str, Any]] = {}
         self.subnets: dict[str, dict[str, Any]] = {}
         self.rules: dict[str, dict[str, Any]] = {}
+        self.partitions: dict[str, dict[str, Any]] = {}
         self.refuse: deque[str] = deque()
 
     def authorize(self, call: Call) -> Reply | None:
@@ -201,6 +202,17 @@ class FakeCrusoe(FakeApi):
         vm["network_interfaces"][0] |= {"network": interface["network"], "subnet": interface["subnet"]}
         if reservation:
             vm["reservation_id"] = reservation
+        vm["host_channel_adapters"] = [
+            {
+                "type": "infiniband",
+                "guid": "946d:ae03:0021:69aa",
+                "ib_network_id": self.partitions[adapter["transport_partition_id"]]["ib_network_id"],
+                "ib_partition_id": adapter["transport_partition_id"],
+                "transport_network_id": "",
+                "transport_partition_id": adapter["transport_partition_id"],
+            }
+            for adapter in body.get("host_channel_adapters", [])
+        ]
         return Reply({"operation": self.operation(vm["id"], "IN_PROGRESS")})
 
     @route("GET", "/projects/{project}/compute/vms/instances")
@@ -300,6 +312,30 @@ class FakeCrusoe(FakeApi):
     def delete_rule(self, call: Call) -> Reply:
         del self.rules[call.arguments["id"]]
         return self.done(call.arguments["id"])
+
+    @route("GET", "/projects/{project}/networking/ib-partitions")
+    def list_partitions(self, call: Call) -> Reply:
+        return Reply({"items": list(self.partitions.values())})
+
+    @route("POST", "/projects/{project}/networking/ib-partitions")
+    def create_partition(self, call: Call) -> Reply:
+        partition = {"id": self.identifier(), **call.body}
+        self.partitions[partition["id"]] = partition
+        return Reply(partition)
+
+    @route("DELETE", "/projects/{project}/networking/ib-partitions/{id}")
+    def delete_partition(self, call: Call) -> Reply:
+        partition = call.arguments["id"]
+        if partition not in self.partitions:
+            return missing("partition")
+        if any(
+            adapter["ib_partition_id"] == partition
+            for vm in self.vms.values()
+            for adapter in vm["host_channel_adapters"]
+        ):
+            return refused(*REFUSALS["in-use"])
+        del self.partitions[partition]
+        return Reply()
 
     # --- disks
 

@@ -123,12 +123,19 @@ def test_the_image_is_crusoes_or_our_own(fake: FakeCrusoe, image: str, setting: 
 def test_a_fabric_is_joined_by_the_types_that_have_one(fake: FakeCrusoe) -> None:
     fake.free["a40.1x", ZONE] = 1
     firewall = network(fake)
-    cloud = provider(fake, ib_partition={ZONE: "part-1"})
+    partition = {"name": naming.name_for({**TAGS}) + "-" + ZONE, "ib_network_id": "ib-1"}
+    fake.partitions["part-1"] = {"id": "part-1", **partition}
+    cloud = provider(fake, ib_network={ZONE: "ib-1"})
     cloud.launch(replace(GROUP, firewall_id=firewall))
     cloud.launch(replace(GROUP, firewall_id=firewall, instance_type="a40.1x", client_token="lau_" + "1" * 16))
     first, second = (call.body for call in launches(fake))
     assert first["host_channel_adapters"] == [{"transport_partition_id": "part-1"}]
     assert "host_channel_adapters" not in second
+
+    fake.partitions.clear()  # and never without its partition, nor in somebody else's
+    with pytest.raises(ProviderError, match="partition"):
+        cloud.launch(replace(GROUP, firewall_id=firewall, client_token="lau_" + "2" * 16))
+    assert len(launches(fake)) == 2
 
 
 def test_more_keys_come_by_a_script_that_changes_nothing_the_second_time(tmp_path: Any) -> None:
@@ -176,7 +183,7 @@ def test_what_crusoe_has_not_is_said_and_not_called(fake: FakeCrusoe, group: Lau
         (replace(GROUP, image=""), {}, "image"),
         (replace(GROUP, ssh_public_keys=()), {}, "SSH key"),
         (replace(GROUP, image=""), {"image": 7}, "image"),
-        (GROUP, {"ib_partition": 7}, "ib_partition"),
+        (GROUP, {"ib_network": 7}, "ib_network"),
         (replace(GROUP, ssh_public_keys=("a", "b")), {"user": "x y"}, "user"),
         (replace(GROUP, firewall_id="gone"), {}, "subnet"),
         (replace(GROUP, zone="", region="moon-1"), {}, "moon-1"),

@@ -144,6 +144,28 @@ def test_a_network_in_use_is_tried_again_later(fake: FakeCrusoe) -> None:
     assert (fake.subnets, fake.networks) == ({}, {})
 
 
+def test_a_lease_has_its_own_partition_of_the_fabric(fake: FakeCrusoe) -> None:
+    cloud = provider(fake, ib_network={"us-northcentral1-b": "ib-1"})
+    theirs = {"id": "other", "name": "office", "ib_network_id": "ib-1"}
+    fake.partitions["other"] = theirs
+    made = cloud.prepare_lease(REQUEST)
+    assert cloud.prepare_lease(REQUEST) == made
+    [ours] = fake.partitions.keys() - {"other"}
+    assert fake.partitions[ours]["name"] == f"{NAME}-us-northcentral1-b"
+    assert fake.partitions[ours]["ib_network_id"] == "ib-1"
+    elsewhere = {**fake.partitions[ours], "id": "east", "name": f"{NAME}-us-east1-a"}
+    fake.partitions["east"] = elsewhere  # of the same lease, in another region
+
+    vm = fake.make_vm("x", host_channel_adapters=[{"ib_partition_id": ours}])
+    with pytest.raises(ProviderError, match="in use") as refusal:
+        cloud.remove_network(made)
+    assert refusal.value.retryable
+    del fake.vms[vm["id"]]
+    cloud.remove_network(made)
+    assert fake.partitions == {"other": theirs, "east": elsewhere}
+    assert fake.networks == {}
+
+
 def test_the_addresses_are_the_accounts(fake: FakeCrusoe) -> None:
     provider(fake, network_cidr="10.40.0.0/16").prepare_lease(REQUEST)
     assert {each["cidr"] for each in fake.subnets.values()} == {"10.40.0.0/20", "10.40.16.0/20"}

@@ -45,8 +45,8 @@ class CrusoeApi:
     - ``regions``: list of regions to poll, as ``us-east1`` (default: all that Crusoe lists)
     - ``image``: the image of machines without a software stack, as ``ubuntu22.04-nvidia-pcie-docker:latest``,
       or ``custom:`` and the id of an image of your own; or one per region as an object
-    - ``ib_partition``: the id of an InfiniBand or RoCE partition for types that have such a
-      network, as an object with one per location (``us-east1-a``)
+    - ``ib_network``: the id of the InfiniBand or RoCE network for types that have one, as an
+      object with one per location (``us-east1-a``); each lease gets a partition of its own
     - ``network_cidr``: the addresses of each lease's own network (``172.27.0.0/16``)
     - ``user``: whom the SSH keys let in (``ubuntu``)
     - ``requests_per_second``: 5 unless it is set

@@ -114,7 +114,7 @@ def launch_parameters(api: CrusoeApi, group: LaunchGroup) -> dict[str, Any]:
             _interface(group.firewall_id, network.subnet_in(api, group.firewall_id, location))
         ]
     if any(mark in group.instance_type for mark in FABRICS) and (
-        partition := api.options.by_region("ib_partition", location)
+        partition := network.partition_in(api, group.tags, location)
     ):
         parameters["host_channel_adapters"] = [{"transport_partition_id": partition}]
     return parameters

@@ -10,20 +10,22 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import quote
 
 from django.utils.translation import gettext as _
 
 from inventory.providers import naming
-from inventory.providers.base import TAG_LEASE, LeaseNetwork, LeaseNetworkRequest
+from inventory.providers.base import TAG_LEASE, TAG_SITE, LeaseNetwork, LeaseNetworkRequest
 from inventory.providers.crusoe.api import CrusoeApi
-from inventory.providers.crusoe.catalog import read_regions
+from inventory.providers.crusoe.catalog import read_regions, region_of
 from inventory.providers.errors import NotFound, ProviderError
 from inventory.providers.fields import get
 
 NETWORKS, SUBNETS, RULES = "list VPC networks", "list VPC subnets", "list VPC firewall rules"
+PARTITIONS = "list IB partitions"
 CIDR = "172.27.0.0/16"
 SUBNET_BITS = 4  # a /20 for each location
 ANYWHERE = "0.0.0.0/0"
@@ -40,6 +42,7 @@ def prepare(api: CrusoeApi, request: LeaseNetworkRequest) -> LeaseNetwork:
     network = _network(api, name)
     _subnets(api, name, network, [zone.code for zone in known[request.region].zones])
     _rules(api, name, network, request.ssh_cidrs)
+    _partitions(api, tags, [zone.code for zone in known[request.region].zones])
     return LeaseNetwork(region=request.region, firewall_id=network, key_name="")
 
 
@@ -70,19 +73,79 @@ def subnet_in(api: CrusoeApi, network: str, location: str) -> str:
     )
 
 
+def partition_in(api: CrusoeApi, tags: Mapping[str, str], location: str) -> str:
+    """Return the id of the lease's partition of the fabric in a location; "" where the account names none."""
+    if not api.options.by_region("ib_network", location):
+        return ""
+    name = _partition_name(tags, location)
+    for item in api.items(api.path("networking", "ib-partitions"), action=PARTITIONS):
+        if get(item, "name", str, action=PARTITIONS) == name:
+            return get(item, "id", str, action=PARTITIONS)
+    raise ProviderError(
+        _("The lease has no partition of the fabric in %(location)s: “ib_network” was set after it began.")
+        % {"location": location}
+    )
+
+
 def remove(api: CrusoeApi, network: str) -> None:
-    """Remove a network with its rules and subnets. One that machines still use raises a retryable error."""
+    """Remove a network with all that belongs to it. One that machines still use raises a retryable error."""
     for item in _parts(api, "vpc-firewall-rules", network, action=RULES):
         _delete(api, "vpc-firewall-rules", get(item, "id", str, action=RULES), "delete VPC firewall rule")
     for item in _parts(api, "vpc-subnets", network, action=SUBNETS):
         _delete(api, "vpc-subnets", get(item, "id", str, action=SUBNETS), "delete VPC subnet")
+    for item in list_networks(api):
+        if item["id"] == network:
+            _remove_partitions(api, item["name"])
     _delete(api, "vpc-networks", network, "delete VPC network")
 
 
+def _partition_name(tags: Mapping[str, str], location: str) -> str:
+    lease = {tag: tags.get(tag, "") for tag in (TAG_SITE, TAG_LEASE)}
+    return f"{naming.name_for(lease, limit=38)}-{location}"
+
+
+def _partitions(api: CrusoeApi, tags: Mapping[str, str], locations: Iterable[str]) -> None:
+    """Make the lease's own partition of each InfiniBand or RoCE network that the account names."""
+    wanted = {
+        _partition_name(tags, location): fabric
+        for location in locations
+        if (fabric := api.options.by_region("ib_network", location))
+    }
+    if not wanted:
+        return
+    for item in api.items(api.path("networking", "ib-partitions"), action=PARTITIONS):
+        wanted.pop(get(item, "name", str, action=PARTITIONS), None)
+    for name, fabric in wanted.items():
+        body = {"name": name, "ib_network_id": fabric}
+        action = "create IB partition"
+        api.http.write("POST", api.path("networking", "ib-partitions"), action=action, json=body)
+
+
+def _remove_partitions(api: CrusoeApi, name: str) -> None:
+    """Remove the partitions of a lease in the region of one of its networks."""
+    ours, region = named(name)
+    if not ours:
+        return
+    for item in api.items(api.path("networking", "ib-partitions"), action=PARTITIONS):
+        tags, location = named(get(item, "name", str, action=PARTITIONS))
+        if tags == ours and region_of(location) == region:
+            partition = quote(get(item, "id", str, action=PARTITIONS), safe="")
+            with _later():
+                path = api.path("networking", "ib-partitions", partition)
+                api.http.write("DELETE", path, action="delete IB partition")
+
+
 def _delete(api: CrusoeApi, kind: str, resource: str, action: str) -> None:
-    """Begin a deletion. Crusoe refuses one with a 400, or lets it fail, while something is still inside."""
-    try:
+    """Begin a deletion."""
+    with _later():
         api.operate("DELETE", api.path("networking", kind, quote(resource, safe="")), action=action)
+
+
+@contextmanager
+def _later() -> Iterator[None]:
+    """Say that a deletion may be tried again: Crusoe refuses it, or lets it fail, while something is inside."""
+    try:
+        yield
     except NotFound:
         pass
     except ProviderError as error:
