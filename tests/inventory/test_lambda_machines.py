@@ -31,7 +31,7 @@ from inventory.providers.errors import (
     QuotaExceeded,
     RateLimited,
 )
-from inventory.providers.lambda_cloud import LambdaProvider
+from inventory.providers.lambda_cloud import LambdaProvider, machines
 from inventory.providers.lambda_cloud.api import explain
 from inventory.providers.lambda_cloud.machines import STATES
 from tests.contract.fake_api import Call, Reply
@@ -354,3 +354,22 @@ def test_every_code_of_the_document_is_in_the_table() -> None:
         if mark.name == "parametrize"  # type: ignore[attr-defined]
     ]
     assert codes <= {row[0] for row in table.args[1]}
+
+
+def test_of_machines_that_the_list_lacks_none_counts_as_gone_unasked() -> None:
+    """A list may be wrong: what nobody asked about has not ended."""
+    asked: list[str] = []
+
+    class Workspace:
+        def read(self, path: str, **names: Any) -> Any:
+            if path == "/instances":
+                return []
+            asked.append(path)
+            raise NotFound("gone")
+
+    ids = [f"{number:032x}" for number in range(machines.ASKED_ALONE + 2)]
+    found = machines.describe(Workspace(), ids)  # type: ignore[arg-type]
+    assert len(asked) == machines.ASKED_ALONE
+    assert [(machine.id, machine.state) for machine in found] == [
+        (id_, MachineState.UNKNOWN) for id_ in ids[machines.ASKED_ALONE :]
+    ]
