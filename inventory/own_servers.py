@@ -245,13 +245,16 @@ def _moment(column: str, text: str, problems: list[str]) -> datetime | None:
     """Read an ISO 8601 date or time; without an offset it is UTC."""
     try:
         found = datetime.fromisoformat(text)
-    except ValueError:
+        found = found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
+        if not 2000 <= found.year < 2200:
+            raise ValueError(text)
+    except (ValueError, OverflowError):  # also a year that no calendar of ours has
         problems.append(
             _("%(column)s “%(text)s” is not a date such as 2026-12-01.")
             % {"column": column, "text": text[:40]}
         )
         return None
-    return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
+    return found
 
 
 def _new(account: ProviderAccount, lines: Mapping[int, ServerLine]) -> list[ServerLine]:

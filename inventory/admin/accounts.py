@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -34,6 +35,29 @@ POLL_TONES = {
 LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 
 
+class OptionsDecoder(json.JSONDecoder):
+    """Refuses what Python reads but PostgreSQL cannot store: NaN, infinity, NUL, depth without end."""
+
+    def decode(self, s: str, *args: Any, **kwargs: Any) -> Any:
+        try:
+            found = super().decode(s, *args, **kwargs)
+            json.dumps(found, allow_nan=False)
+        except json.JSONDecodeError:
+            raise
+        except (ValueError, RecursionError) as error:
+            raise json.JSONDecodeError(str(error), s[:80], 0) from error
+        if "\\u0000" in json.dumps(found):
+            raise json.JSONDecodeError("NUL", s[:80], 0)
+        return found
+
+
+class OptionsField(forms.JSONField):
+    """JSON that can be stored."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**{**kwargs, "decoder": OptionsDecoder})
+
+
 class ProviderAccountForm(forms.ModelForm):
     """Contract terms and options; secrets have a page of their own."""
 
@@ -50,9 +74,10 @@ class ProviderAccountForm(forms.ModelForm):
             "enabled",
             "poll_interval",
         )
+        field_classes = {"options": OptionsField}
         help_texts = {
             "options": gettext_lazy(
-                "JSON, for example {“regions”: [“us-east-1”], “image”: “ami-…”, “user”: “ubuntu”}. No secrets."
+                'JSON, for example {"regions": ["us-east-1"], "image": "ami-…", "user": "ubuntu"}. No secrets.'
             ),
             "poll_interval": gettext_lazy("Hours:minutes:seconds, at least one minute."),
         }
@@ -68,7 +93,10 @@ class ProviderAccountForm(forms.ModelForm):
                 )
         endpoint = options.get("endpoint_url")
         if endpoint:
-            parts = urlsplit(str(endpoint))
+            try:
+                parts = urlsplit(str(endpoint))
+            except ValueError:  # half an IPv6 address
+                parts = urlsplit("")
             if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in LOOPBACK):
                 raise forms.ValidationError(_("endpoint_url must begin with https://."))
         currency = options.get("currency", "USD")

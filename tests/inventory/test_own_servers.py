@@ -147,3 +147,11 @@ def test_the_command_imports_and_says_what_it_did(account, tmp_path, capsys):
     path.write_text(HEADER + ROWS.replace("9.80", "free"))
     with pytest.raises(CommandError, match="nothing was imported"):
         call_command("import_servers", "Own servers", str(path))
+
+
+@pytest.mark.parametrize("when", ["0001-01-01T00:00+23:00", "9999-12-31T23:00-12:00", "9999-12-31"])
+def test_a_date_that_no_calendar_of_ours_has_is_named(account, when):
+    with pytest.raises(ServerFileError) as raised:
+        load(account, HEADER + ROWS.replace("2029-12-01", when))
+    assert f"available_until “{when}” is not a date" in str(raised.value)
+    assert nothing_stored()
