@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import grpc
+import jwt
 import pytest
 from grpc import StatusCode
 from nebius.api.google.protobuf import Any as Packed
@@ -72,7 +73,12 @@ from nebius.api.nebius.compute.v1 import (
     ReservationPolicy,
     ResourcesSpec,
 )
-from nebius.api.nebius.iam.v1 import Container, GetProjectRequest
+from nebius.api.nebius.iam.v1 import (
+    Container,
+    CreateTokenResponse,
+    ExchangeTokenRequest,
+    GetProjectRequest,
+)
 from nebius.api.nebius.vpc.v1 import (
     CreateSecurityGroupRequest,
     CreateSecurityRuleRequest,
@@ -108,6 +114,7 @@ PLATFORMS = {
     "gpu-l40s-d": {"1gpu-16vcpu-96gb": (16, 96, 1)},
 }
 MEMORY = {"gpu-h100-sxm": 80, "gpu-l40s-d": 48}
+EXCHANGE = "TokenExchangeService/Exchange"
 State = InstanceStatus.InstanceState
 Told = ResourceAdviceStatus.Availability
 
@@ -191,6 +198,7 @@ class FakeNebius(grpc.GenericRpcHandler):
     def __init__(self) -> None:
         self._lock = threading.RLock()
         self._routes: dict[str, tuple[type[Any], Callable[[Any], Any]]] = {
+            "TokenExchangeService/Exchange": (ExchangeTokenRequest, self.exchange),
             "ProjectService/Get": (GetProjectRequest, self.get_project),
             "PlatformService/List": (ListPlatformsRequest, self.list_platforms),
             "CalculatorService/Estimate": (EstimateRequest, self.estimate),
@@ -234,6 +242,7 @@ class FakeNebius(grpc.GenericRpcHandler):
             self.groups: dict[str, SecurityGroup] = {}
             self.rules: dict[str, SecurityRule] = {}
             self.operations: dict[str, Operation] = {}
+            self.key: Any = None  # the public key of the service account
             self.failing = ""  # the refusal with which the operation of the next launch ends at once
 
     def close(self) -> None:
@@ -287,7 +296,7 @@ class FakeNebius(grpc.GenericRpcHandler):
             if fault is not None:
                 fault.hits += 1
             try:
-                if metadata.get("authorization") != f"Bearer {TOKEN}":
+                if method != EXCHANGE and metadata.get("authorization") != f"Bearer {TOKEN}":
                     raise Refused("unauthenticated")
                 if fault is not None and fault.refuse:
                     raise Refused(fault.refuse)
@@ -314,6 +323,19 @@ class FakeNebius(grpc.GenericRpcHandler):
         operation = Operation(id=self._identifier("operation"), resource_id=resource)
         self.operations[str(operation.id)] = operation
         return operation
+
+    def exchange(self, request: ExchangeTokenRequest) -> CreateTokenResponse:
+        """Give a token to whoever signs as the service account."""
+        try:
+            jwt.decode(
+                str(request.subject_token),
+                self.key,
+                algorithms=["RS256"],
+                audience="token-service.iam.new.nebiuscloud.net",
+            )
+        except (jwt.PyJWTError, TypeError):
+            raise Refused("unauthenticated") from None
+        return CreateTokenResponse(access_token=TOKEN, token_type="Bearer", expires_in=43_200)
 
     # --- the catalog
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from django.utils.translation import gettext as _
+from grpc import StatusCode
 from nebius.api.nebius.common.v1 import GetOperationRequest, ResourceMetadata
 from nebius.api.nebius.compute.v1 import (
     AttachedDiskSpec,
@@ -77,7 +78,7 @@ def launch(session: Session, group: LaunchGroup) -> list[LaunchedInstance]:
     """
     client = InstanceServiceClient(session.sdk())
     request = launch_parameters(session, group)
-    made = session.write(client.create, request, action=LAUNCH, token=group.client_token)
+    made = session.once(client.create, request, action=LAUNCH, token=group.client_token)
     with understood(LAUNCH):
         instance_id, operation_id = str(made.resource_id), str(made.id)
     if not instance_id:
@@ -92,19 +93,19 @@ def _failed(session: Session, client: InstanceServiceClient, operation_id: str) 
     """Return why a launch failed, where that is known now; a look that fails says nothing."""
     action = "get operation"
     try:
-        found = session.write(
+        found = session.once(
             client.operation_service().get, GetOperationRequest(id=operation_id), action=action
         )
         with understood(action):
-            status = found.status() if callable(getattr(found, "status", None)) else None
-            # A failure that is known is not in doubt: nothing of it goes on.
-            if status is None or status.code.value[0] == 0:
+            status = found.status()
+            if status is None or status.code == StatusCode.OK:
                 return None
             error = explain(LAUNCH, status)
-            error.doubtful = False
-            return error
     except ProviderError:
         return None
+    # A failure that is known is in no doubt: nothing of it goes on.
+    error.doubtful = False
+    return error
 
 
 def launch_parameters(session: Session, group: LaunchGroup) -> CreateInstanceRequest:
@@ -166,7 +167,7 @@ def disk(session: Session, group: LaunchGroup) -> DiskSpec:
         raise ProviderError(
             _("The account setting “disk_type” must be one of %(kinds)s.") % {"kinds": ", ".join(DISK_TYPES)}
         )
-    size = {"size_gibibytes": session.whole("disk_gib", 200), "type": DiskSpec.DiskType[kind]}
+    size: dict[str, Any] = {"size_gibibytes": session.whole("disk_gib", 200), "type": getattr(DiskSpec.DiskType, kind)}
     image = group.image or session.text("image", group.region) or IMAGE
     if image.startswith(IMAGE_ID):
         return DiskSpec(**size, source_image_id=image)
@@ -194,7 +195,7 @@ def reclaim(session: Session, ids: Sequence[str]) -> None:
 def _delete(session: Session, instance_id: str) -> None:
     client = InstanceServiceClient(session.sdk())
     try:
-        session.write(client.delete, DeleteInstanceRequest(id=instance_id), action=DELETE)
+        session.once(client.delete, DeleteInstanceRequest(id=instance_id), action=DELETE)
     except NotFound:
         pass
 
@@ -241,7 +242,7 @@ def remove(session: Session, resource: OwnedResource) -> None:
         case ResourceKind.VOLUME:
             client = DiskServiceClient(session.sdk())
             try:
-                session.write(client.delete, DeleteDiskRequest(id=resource.id), action="delete disk")
+                session.once(client.delete, DeleteDiskRequest(id=resource.id), action="delete disk")
             except NotFound:
                 pass
         case ResourceKind.NETWORK:

@@ -48,7 +48,7 @@ def prepare(session: Session, request: LeaseNetworkRequest) -> LeaseNetwork:
     name = naming.name_for(request.tags, limit=LONGEST_NAME)
     group = _group(session, project, name)
     if not group:
-        made = session.write(
+        made = session.once(
             SecurityGroupServiceClient(session.sdk()).create,
             CreateSecurityGroupRequest(
                 metadata=ResourceMetadata(
@@ -89,7 +89,7 @@ def _correct(session: Session, group: str, rules: set[Rule]) -> None:
         else:
             surplus.append(id_)
     for rule in sorted(missing):
-        session.write(
+        session.once(
             client.create,
             CreateSecurityRuleRequest(metadata=ResourceMetadata(parent_id=group), spec=_spec(rule)),
             action="create security rule",
@@ -160,7 +160,7 @@ def remove_group(session: Session, group: str) -> None:
 
 def _delete(session: Session, client: Any, request: Any, action: str) -> None:
     try:
-        session.write(client.delete, request, action=action)
+        session.once(client.delete, request, action=action)
     except NotFound:
         pass
 

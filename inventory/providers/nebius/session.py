@@ -159,8 +159,8 @@ class Session:
             time.sleep(PAUSE * 2 ** (attempt - 1) * random.uniform(0.5, 1.0))  # noqa: S311 - spreads load
         raise AssertionError("the last attempt returns or raises")
 
-    def write(self, method: Callable[..., Any], request: Any, *, action: str, token: str = "") -> Any:
-        """Return the operation of a call that changes something; sent once.
+    def once(self, method: Callable[..., Any], request: Any, *, action: str, token: str = "") -> Any:
+        """Return the answer to a call that is sent once, since it changes something or may wait.
 
         ``token`` becomes Nebius's idempotency key; without one the SDK makes one up.
         """
