@@ -254,3 +254,11 @@ def test_without_the_sdk_its_requirements_file_is_named(monkeypatch: pytest.Monk
 def test_spot_is_an_option_of_what_is_listed(fake: FakeNebius) -> None:
     options = {each.purchase_option for each in provider().offers(REGION).offers}
     assert options == {PurchaseOption.ON_DEMAND, PurchaseOption.SPOT}
+
+
+def test_a_key_that_nebius_does_not_know_is_refused(fake: FakeNebius) -> None:
+    credentials, _theirs = authorized_key()
+    _ours, fake.key = authorized_key()
+    with pytest.raises(AuthFailed) as refusal:
+        provider(credentials).test_connection()
+    assert "PRIVATE" not in str(refusal.value)

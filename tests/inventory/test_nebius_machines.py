@@ -287,7 +287,7 @@ def test_what_costs_money_is_listed_and_removed_twice(fake: FakeNebius) -> None:
         cloud.remove_network(network)
     assert refusal.value.code == "FAILED_PRECONDITION"
     fake.end(launched.id)
-    for each in found * 2:
+    for each in [*found, *found]:
         cloud.remove(each)
     cloud.remove_network(network)
     assert (fake.instances, fake.groups, fake.rules) == ({}, {}, {})
@@ -297,7 +297,7 @@ def test_what_costs_money_is_listed_and_removed_twice(fake: FakeNebius) -> None:
 
 
 def rules(fake: FakeNebius) -> set[tuple[str, tuple[str, ...], tuple[int, ...], str]]:
-    found = set()
+    found: set[tuple[str, tuple[str, ...], tuple[int, ...], str]] = set()
     for rule in fake.rules.values():
         spec = rule.spec
         if spec.ingress is None:

@@ -167,7 +167,10 @@ def disk(session: Session, group: LaunchGroup) -> DiskSpec:
         raise ProviderError(
             _("The account setting “disk_type” must be one of %(kinds)s.") % {"kinds": ", ".join(DISK_TYPES)}
         )
-    size: dict[str, Any] = {"size_gibibytes": session.whole("disk_gib", 200), "type": getattr(DiskSpec.DiskType, kind)}
+    size: dict[str, Any] = {
+        "size_gibibytes": session.whole("disk_gib", 200),
+        "type": getattr(DiskSpec.DiskType, kind),
+    }
     image = group.image or session.text("image", group.region) or IMAGE
     if image.startswith(IMAGE_ID):
         return DiskSpec(**size, source_image_id=image)

@@ -23,6 +23,7 @@ from django.utils.translation import gettext as _
 from google.protobuf.message import Error as ProtobufError
 from nebius.aio.request import RequestError as LocalError
 from nebius.aio.service_error import RequestError
+from nebius.aio.token.options import OPTION_MAX_RETRIES, OPTION_REPORT_ERROR
 from nebius.base.error import SDKError
 from nebius.base.service_account.credentials_file import ServiceAccountCredentials
 from nebius.base.service_account.service_account import ServiceAccount
@@ -35,6 +36,8 @@ from inventory.providers.pacing import Limit, Pace, rate_setting
 
 DOMAIN = "api.nebius.cloud:443"
 TIMEOUT, AUTH_TIMEOUT = 30.0, 45.0  # seconds; the second with the exchange for a token
+# Else the SDK asks for a token again and again behind our back, and says nothing until time is up.
+AUTH_OPTIONS = {OPTION_REPORT_ERROR: "1", OPTION_MAX_RETRIES: "0"}
 # Nebius publishes no limit of these calls; this one is ours.
 REQUESTS_PER_SECOND = 10.0
 ATTEMPTS = 3  # of a read
@@ -192,6 +195,7 @@ class Session:
                     metadata=[("x-idempotency-key", token)] if token else None,
                     timeout=TIMEOUT,
                     auth_timeout=AUTH_TIMEOUT,
+                    auth_options=AUTH_OPTIONS,
                     per_retry_timeout=TIMEOUT,
                     retries=0,
                 ).wait()
