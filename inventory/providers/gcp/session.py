@@ -241,7 +241,7 @@ class GcpSession:
                 continue
             if get(content, "warning.code", str, action=action, default="") == "UNREACHABLE":
                 raise _unreachable(place, action)
-            for item in get(content, kind, list, action=action, default=[]):
+            for item in get(document(content, action), kind, list, action=action, default=[]):
                 yield place, document(item, action)
 
     def once(self, key: Any, read: Callable[[], T]) -> T:
