@@ -268,6 +268,11 @@ def _new(account: ProviderAccount, lines: Mapping[int, ServerLine]) -> list[Serv
     }
     new: list[ServerLine] = []
     bad: list[tuple[int, str]] = []
+    fabrics = dict(
+        Fabric.objects.filter(name__in={line.fabric for line in lines.values()}).values_list(
+            "name", "zone__code"
+        )
+    )
     types = {item.name: item for item in InstanceType.objects.filter(provider=account.provider_id)}
     for number, line in lines.items():
         node = nodes.get(line.name)
@@ -279,6 +284,10 @@ def _new(account: ProviderAccount, lines: Mapping[int, ServerLine]) -> list[Serv
                     _("%(type)s is known with %(n)s × %(gpu)s: use another instance_type.")
                     % {"type": item.name, "n": item.gpus_per_node, "gpu": item.gpu_model.slug},
                 )
+            )
+        elif fabrics.setdefault(line.fabric, line.zone) != line.zone and line.fabric:
+            bad.append(
+                (number, _("Fabric %(name)s is in another zone: use another name.") % {"name": line.fabric})
             )
         elif node is None:
             new.append(line)

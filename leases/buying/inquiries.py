@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import cast
+from typing import Any, cast
 
 from django.db.models import Q
 from django.utils.translation import gettext as _
@@ -235,18 +235,10 @@ def _choice(
     now: datetime,
 ) -> CapacityChoice | None:
     """Return the offering as a choice, or None for one that makes no sense."""
-    priced = all(
-        amount is None or (amount.is_finite() and 0 <= amount < 10**11)
-        for amount in (offering.total, offering.upfront)
-    )
-    fits = (
-        offering.instance_type == instance_type.name
-        and offering.region == region.code
-        and offering.count >= 1
-        and offering.start < offering.end
-        and 0 < len(offering.id) <= 200
-    )
-    if not priced or not fits:
+    if not _sound(offering):
+        return None
+    fits = offering.instance_type == instance_type.name and offering.region == region.code
+    if not fits or not 0 < len(offering.id) <= 200 or offering.count < 1 or offering.start >= offering.end:
         return None
     return CapacityChoice(
         inquiry=inquiry,
@@ -263,4 +255,23 @@ def _choice(
         currency=offering.currency.upper()[:3],
         availability=Offer.Availability.AVAILABLE,
         seen_at=now,
+    )
+
+
+def _sound(offering: Any) -> bool:
+    """Tell whether an offering is what an adapter promises: it may come from another package."""
+    return (
+        isinstance(offering, base.CapacityOffering)
+        and isinstance(offering.id, str)
+        and isinstance(offering.zone, str)
+        and isinstance(offering.currency, str)
+        and isinstance(offering.count, int)
+        and all(
+            isinstance(moment, datetime) and moment.tzinfo is not None
+            for moment in (offering.start, offering.end)
+        )
+        and all(
+            amount is None or (isinstance(amount, Decimal) and amount.is_finite() and 0 <= amount < 10**11)
+            for amount in (offering.total, offering.upfront)
+        )
     )

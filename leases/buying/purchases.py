@@ -159,6 +159,9 @@ def _settle(claimed: Claimed[CapacityPurchase], providers: upstream.Providers, c
     # The row is as it was before the claim: CALLING means that a call may have been made.
     if purchase.state == State.CALLING and purchase.called_at is not None:
         try:
+            if now_as := providers.stranger(account, purchase):
+                _again(claimed, _strange(purchase, now_as), clock, doubtful=True)
+                return False
             with providers.of(account) as provider:
                 listed = cast(base.CapacitySeller, provider).reservations(region=choice.region.code)
         except ProviderError as error:
@@ -184,7 +187,8 @@ def _settle(claimed: Claimed[CapacityPurchase], providers: upstream.Providers, c
         upfront=choice.upfront,
         currency=choice.currency,
     )
-    if not claimed.extend(clock, called_at=clock()):
+    called_with, called_as = upstream.fingerprint(account), providers.identity_if_known(account)
+    if not claimed.extend(clock, called_at=clock(), called_with=called_with, upstream_account=called_as):
         return False
     try:
         with providers.of(account) as provider:
@@ -202,6 +206,18 @@ def _settle(claimed: Claimed[CapacityPurchase], providers: upstream.Providers, c
             _fail(claimed, str(error), clock)
         return False
     return _record(claimed, [reservation], clock)
+
+
+def _strange(purchase: CapacityPurchase, now_as: str) -> ProviderError:
+    return ProviderError(
+        _(
+            "It was called with credentials of %(before)s, and these are of %(now)s, whose reservations say "
+            "nothing about it. Enter the former ones."
+        )
+        % {"before": purchase.upstream_account, "now": now_as},
+        retryable=True,
+        doubtful=True,
+    )
 
 
 def _record(claimed: Claimed[CapacityPurchase], reservations: list[base.Reservation], clock: Clock) -> bool:

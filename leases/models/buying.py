@@ -156,6 +156,9 @@ class CapacityPurchase(Claim):
     called_at = models.DateTimeField(_("called"), null=True, blank=True)
     next_try_at = models.DateTimeField(_("next try"), default=timezone.now)
     last_error = models.TextField(_("last error"), blank=True)
+    # Whose credentials the call was made with: a listing by others' proves nothing.
+    called_with = models.CharField(max_length=64, blank=True, editable=False)
+    upstream_account = models.CharField(max_length=200, blank=True, editable=False)
     commitment = models.OneToOneField(
         Commitment, on_delete=models.PROTECT, null=True, blank=True, related_name="purchase"
     )

@@ -20,7 +20,7 @@ from inventory.models import ProviderAccount
 from inventory.providers import registry
 from inventory.providers.base import TAG_ALLOCATION, TAG_LEASE, TAG_SITE, TAG_TOKEN, Capability, Provider
 from inventory.providers.errors import ProviderError, TimedOut
-from leases.models import LaunchIntent, Lease, SiteIdentity
+from leases.models import CapacityPurchase, LaunchIntent, Lease, SiteIdentity
 from leases.provisioning.claims import Clock
 
 log = logging.getLogger(__name__)
@@ -142,8 +142,8 @@ class Providers:
         except ProviderError:
             return ""
 
-    def stranger(self, account: ProviderAccount, intent: LaunchIntent) -> str:
-        """Return whose credentials the account has now, if not those of the intent's last call, else "".
+    def stranger(self, account: ProviderAccount, intent: LaunchIntent | CapacityPurchase) -> str:
+        """Return whose credentials the account has now, if not those of the row's last call, else "".
 
         What such credentials do not know may be there all the same. Credentials that have
         not changed are not asked about, nor those of calls whose owner nobody knew. Raises

@@ -155,3 +155,15 @@ def test_a_date_that_no_calendar_of_ours_has_is_named(account, when):
         load(account, HEADER + ROWS.replace("2029-12-01", when))
     assert f"available_until “{when}” is not a date" in str(raised.value)
     assert nothing_stored()
+
+
+def test_a_fabric_does_not_span_zones(account):
+    with pytest.raises(ServerFileError, match="pod-1"):
+        load(account, HEADER + ROWS.replace("2.10,,,,", "2.10,,,,pod-1"))
+    assert nothing_stored()
+    load(account)
+    with pytest.raises(ServerFileError, match="pod-1"):
+        load(
+            account, HEADER + "rack9-u2,dc1,row-b,l40s-box,l40s-48gb,4,2026-12-01,2028-12-01,2.10,,,,pod-1\n"
+        )
+    assert Node.objects.count() == 3

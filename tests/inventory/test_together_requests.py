@@ -277,7 +277,10 @@ def test_wrong_credentials_are_named_without_the_key(fake: FakeTogether) -> None
     with pytest.raises(AuthFailed) as refusal:
         cloud.test_connection()
     assert "tgp_v1_wrong" not in str(refusal.value) + repr(cloud) + repr(cloud.api)
-    assert provider(fake).test_connection().account == "Together"
+    assert (provider(fake).test_connection().account, provider(fake).test_connection().principal) == (
+        "",
+        "Together",
+    )
     for key in ("", "a\nb", "schlüssel"):
         with pytest.raises(AuthFailed):
             TogetherProvider(credentials={"api_key": key}, settings={})

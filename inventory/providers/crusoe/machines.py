@@ -187,9 +187,13 @@ def describe(api: CrusoeApi, region: str, ids: Sequence[str]) -> list[Machine]:
         batch = wanted[start : start + BATCH]
         listed = _listed(api, ids=",".join(batch))
         found |= {machine.id: machine for machine in listed if machine.id in batch}
-    for missing in [id_ for id_ in wanted if id_ not in found][:ASKED_ALONE]:
+    unlisted = [id_ for id_ in wanted if id_ not in found]
+    for missing in unlisted[:ASKED_ALONE]:
         if machine := _by_operations(api, region, missing):
             found[missing] = machine
+    # Beyond what the limit allows to ask, nobody has said that they ended.
+    for missing in unlisted[ASKED_ALONE:]:
+        found[missing] = Machine(missing, region, MachineState.UNKNOWN, reason=_("Crusoe does not list it."))
     return [found[id_] for id_ in wanted if id_ in found]
 
 

@@ -115,14 +115,20 @@ def find(api: RunPodApi, tag: str, value: str) -> list[Machine]:
 
 
 def describe(api: RunPodApi, ids: Sequence[str]) -> list[Machine]:
-    """Return the machines; one that the listing lacks is asked for by its id."""
+    """Return the machines; one that the listing lacks is asked for by its id.
+
+    Those beyond what the limit allows to ask are *unknown*: nobody has said that they ended.
+    """
     if not ids:
         return []
     wanted = set(ids)
     found = {machine.id: machine for machine in _listed(api) if machine.id in wanted}
-    for missing in sorted(wanted - found.keys())[:ASKED_ALONE]:
+    unlisted = sorted(wanted - found.keys())
+    for missing in unlisted[:ASKED_ALONE]:
         if machine := _one(api, missing):
             found[missing] = machine
+    for missing in unlisted[ASKED_ALONE:]:
+        found[missing] = Machine(missing, "", MachineState.UNKNOWN, reason=_("RunPod does not list it."))
     return [found[id_] for id_ in dict.fromkeys(ids) if id_ in found]
 
 

@@ -52,7 +52,7 @@ class TogetherProvider:
     def test_connection(self) -> AccountIdentity:
         """Read the clusters: whose key it is, Together does not say."""
         clusters.list_clusters(self.api)
-        return AccountIdentity(account="Together")
+        return AccountIdentity(account="", principal="Together")
 
     def regions(self) -> Sequence[RegionInfo]:
         """Return the configured regions, or all of Together's; it has no zones."""

@@ -194,17 +194,28 @@ def find(api: TogetherApi, region: str, tag: str, value: str) -> list[Machine]:
 
 
 def describe(api: TogetherApi, ids: Sequence[str]) -> list[Machine]:
+    """Return the nodes; a cluster that the list lacks is asked for by its id.
+
+    Those beyond what the limit allows to ask are *unknown*: nobody has said that they ended.
+    """
     if not ids:
         return []
     clusters = {cluster["cluster_id"]: cluster for cluster in list_clusters(api)}
     wanted = {_cluster_of(id_) for id_ in ids}
-    for missing in sorted(wanted - clusters.keys())[:ASKED_ALONE]:
+    unlisted = sorted(wanted - clusters.keys())
+    for missing in unlisted[:ASKED_ALONE]:
         if cluster := _cluster(api, missing):
             clusters[missing] = cluster
     found = {
         machine.id: machine
         for name in sorted(wanted & clusters.keys())
         for machine in _machines(clusters[name])
+    }
+    unasked = set(unlisted[ASKED_ALONE:])
+    found |= {
+        id_: Machine(id_, "", MachineState.UNKNOWN, reason=_("Together does not list it."))
+        for id_ in ids
+        if _cluster_of(id_) in unasked
     }
     return [found[id_] for id_ in dict.fromkeys(ids) if id_ in found]
 

@@ -13,6 +13,7 @@ import pytest
 
 from inventory.models import Offer, ProviderAccount
 from inventory.providers.base import (
+    AccountIdentity,
     Capability,
     CapacityOffering,
     CapacityRequest,
@@ -40,6 +41,10 @@ class Market:
     unlisted: bool = False  # listings do not show what was sold
     asked: list[CapacityRequest] = field(default_factory=list)
     calls: int = 0
+    owner: str = "123456789012"
+
+    def test_connection(self) -> AccountIdentity:
+        return AccountIdentity(self.owner)
 
     def capacity_offerings(self, request: CapacityRequest) -> Sequence[CapacityOffering]:
         self.asked.append(request)

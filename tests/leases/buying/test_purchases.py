@@ -15,6 +15,7 @@ from leases.buying import held, inquiries, purchases
 from leases.buying.audit import CHECKS
 from leases.models import CapacityChoice, CapacityInquiry, CapacityPurchase
 from portal.accounts.models import Event
+from portal.common.crypto import encrypt
 from portal.common.errors import Conflict, InvalidInput
 from portal.common.periods import period
 from tests.concurrency import race
@@ -345,3 +346,35 @@ def test_a_listing_that_fails_says_nothing(buyer, choice, market, monkeypatch):
     monkeypatch.setattr(market, "reservations", refuse)
     assert held.check_reservations(now=NOW) == 0
     assert not Event.objects.filter(kind="reservation.differs").exists()
+
+
+def test_a_doubt_is_not_settled_by_a_listing_of_another_account(buyer, choice, market, account):
+    purchase = buy(choice, buyer)
+    market.after = [TimedOut("purchase: no answer in time.")]
+    purchases.settle_due(now=NOW)
+    before = account.credentials
+    account.credentials = encrypt({"key": "of another account"})
+    account.save()
+    market.owner, market.unlisted = "999999999999", True
+    for minutes in (10, 30, 60):
+        assert purchases.settle_due(now=NOW + timedelta(minutes=minutes)) == 0
+    purchase.refresh_from_db()
+    assert purchase.state == State.CALLING
+    assert "999999999999" in purchase.last_error
+    account.credentials = before
+    account.save()
+    market.owner, market.unlisted = "123456789012", False
+    assert purchases.settle_due(now=NOW + timedelta(minutes=90)) == 1
+    assert market.calls == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"id": 7}, {"count": "4"}, {"start": None}, {"end": NOW.replace(tzinfo=None)}, {"total": 90000.0}],
+)
+def test_a_garbled_offering_is_no_choice_and_the_inquiry_is_answered(buyer, market, monkeypatch, change):
+    garbled = replace(market.offerings[0], **{"start": NOW, "end": NOW + timedelta(hours=720), **change})
+    monkeypatch.setattr(market, "capacity_offerings", lambda request: [garbled, None])
+    inquiry = ask(buyer)
+    assert inquiries.answer_due(now=NOW) == 1
+    assert not inquiry.choices.exclude(offering_id="").exists()
