@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import subprocess
 import sys
@@ -21,7 +22,7 @@ EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "metal-hook" / "sim
 SECRET = "an-example-bmc-password"
 
 # Stands between the adapter and the example: counts, fails as it is told, else passes on.
-FAULTY = """#!{python}
+FAULTY = """
 import json, pathlib, subprocess, sys
 here = pathlib.Path(__file__).resolve().parent
 verb, text = sys.argv[1], sys.stdin.read()
@@ -65,8 +66,10 @@ class Metal(Counterpart):
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="sublet-metal-"))
         shutil.copy(EXAMPLE, self.folder / "simulated")
+        (self.folder / "faulty.py").write_text(FAULTY.format(secret=SECRET))
         hook = self.folder / "faulty"
-        hook.write_text(FAULTY.format(python=sys.executable, secret=SECRET))
+        # Not by its first line: the kernel breaks that at a space in Python's path.
+        hook.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} "$(dirname "$0")/faulty.py" "$@"\n')
         for script in (hook, self.folder / "simulated"):
             script.chmod(0o755)
         self._before = settings.SUBLET_HOOKS
