@@ -17,7 +17,7 @@ from django.utils.translation import gettext as _
 
 from inventory import commitments
 from inventory.models import Commitment, Zone
-from inventory.providers import base
+from inventory.providers import base, naming
 from inventory.providers.errors import ProviderError, RateLimited
 from leases.models import CapacityChoice, CapacityPurchase
 from leases.provisioning import upstream
@@ -167,7 +167,7 @@ def _settle(claimed: Claimed[CapacityPurchase], providers: upstream.Providers, c
         except ProviderError as error:
             _again(claimed, error, clock, doubtful=True)
             return False
-        ours = [each for each in listed if each.tags.get(base.TAG_TOKEN) == purchase.token]
+        ours = [each for each in listed if naming.matches(each.tags, base.TAG_TOKEN, purchase.token)]
         if ours:
             return _record(claimed, sorted(ours, key=lambda each: each.id), clock)
         if clock() - purchase.called_at < LOOK_FOR:
