@@ -96,7 +96,7 @@ def open_page(page: Page, url: str, path: str) -> None:
             page.click("#results button:has-text('Get a quote') >> nth=0")
     elif path == "inquiry":
         page.goto(f"{url}/admin/leases/capacityinquiry/demand/")
-        page.click("main table a:has-text('What would it cost?') >> nth=0")
+        page.click("main table a:has-text('Ask the clouds') >> nth=0")
         page.click("main input[type=submit]")
     elif path.endswith("/first"):
         page.goto(url + path.removesuffix("first"))

@@ -124,10 +124,8 @@ def _list_prices(inquiry: CapacityInquiry, now: datetime) -> Iterator[CapacityCh
         nodes = nodes_for(inquiry.gpus, offer.instance_type)
         total = ledger(cast(Decimal, offer.price) * nodes * inquiry.hours)
         by_cloud[offer.instance_type.provider_id, offer.purchase].append((total, offer, nodes))
-    accounts: dict[int, ProviderAccount] = {}
-    for account in ProviderAccount.objects.filter(enabled=True).order_by("-resale_allowed", "pk"):
-        accounts.setdefault(account.provider_id, account)
-    for (provider_id, purchase), found in by_cloud.items():
+    accounts = list(ProviderAccount.objects.filter(enabled=True).order_by("-resale_allowed", "pk"))
+    for (_provider, purchase), found in by_cloud.items():
         regions: set[int] = set()
         for total, offer, nodes in sorted(found, key=lambda each: (each[0], each[1].pk)):
             if offer.region_id in regions or len(regions) == REGIONS_SHOWN:
@@ -135,7 +133,7 @@ def _list_prices(inquiry: CapacityInquiry, now: datetime) -> Iterator[CapacityCh
             regions.add(offer.region_id)
             yield CapacityChoice(
                 inquiry=inquiry,
-                account=accounts.get(provider_id),
+                account=_account_for(offer, accounts),
                 instance_type=offer.instance_type,
                 region=offer.region,
                 zone_code=offer.zones[0] if offer.zones else "",
@@ -147,6 +145,15 @@ def _list_prices(inquiry: CapacityInquiry, now: datetime) -> Iterator[CapacityCh
                 availability=offer.availability,
                 seen_at=seen[offer.pk].price_at(offer.price_source),
             )
+
+
+def _account_for(offer: Offer, accounts: list[ProviderAccount]) -> ProviderAccount | None:
+    """Return the account to buy the offer with: of its provider, and for its region where it names some."""
+    for account in accounts:
+        regions = account.options.get("regions") or []
+        if account.provider_id == offer.region.provider_id and (not regions or offer.region.code in regions):
+            return account
+    return None
 
 
 def answer_due(*, now: datetime) -> int:

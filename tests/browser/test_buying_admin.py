@@ -53,7 +53,7 @@ def test_demand_leads_to_a_reservation_that_is_bought_once(live_server, page, pr
     page.goto(live_server.url + reverse("admin:index"))
     page.get_by_role("link", name="Demand", exact=True).click()
     expect(page.get_by_text("32 GPUs")).to_be_visible()
-    page.get_by_role("link", name="What would it cost?").first.click()
+    page.get_by_role("link", name="Ask the clouds").first.click()
     expect(page.locator("input[name=gpus]")).to_have_value("32")
     page.get_by_role("button", name="Ask").click()
     expect(page.get_by_text("are being asked")).to_be_visible()

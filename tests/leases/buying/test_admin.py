@@ -41,7 +41,7 @@ def test_demand_shows_what_was_wanted_and_asks_for_it(staff):
     page = staff.get(url("capacityinquiry_demand") + "?days=30").content.decode()
     assert "40 GPUs" in page.replace("\u00a0", " ")
     assert "gpus=40" in page
-    assert "What would it cost?" in page
+    assert "Ask the clouds" in page
 
 
 def test_without_demand_the_page_says_so(staff):

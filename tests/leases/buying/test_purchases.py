@@ -378,3 +378,12 @@ def test_a_garbled_offering_is_no_choice_and_the_inquiry_is_answered(buyer, mark
     inquiry = ask(buyer)
     assert inquiries.answer_due(now=NOW) == 1
     assert not inquiry.choices.exclude(offering_id="").exists()
+
+
+def test_an_account_is_for_the_regions_that_it_names(buyer, account, offer):
+    account.options = {"regions": ["eu-west-1"]}
+    account.save()
+    assert ask(buyer).choices.get().account is None
+    account.options = {"regions": ["us-east-1"]}
+    account.save()
+    assert ask(buyer).choices.get().account == account
