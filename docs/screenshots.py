@@ -65,10 +65,14 @@ SHOWN = [
     ("customer", "dashboard", "dark", "desktop"),
     ("customer", "search", "light", "desktop"),
     ("customer", "lease", "dark", "desktop"),
+    ("customer", "catalog-model", "light", "desktop"),
     ("customer", "dashboard", "dark", "phone"),
     ("staff", "admin", "light", "desktop"),
     ("staff", "admin-findings", "dark", "desktop"),
 ]
+
+# In README their beginning is enough: they list every offer.
+LONG = {"catalog", "catalog-model"}
 
 
 def sign_in(browser: Browser, url: str, email: str, theme: str, size: str) -> Page:
@@ -144,7 +148,8 @@ def main() -> int:
             page = signed_in[key]
             try:
                 open_page(page, options.url, (CUSTOMER if who == "customer" else STAFF)[name])
-                page.screenshot(path=options.out / f"{name}-{theme}-{size}.png", full_page=True)
+                whole = bool(options.all or options.only) or name not in LONG
+                page.screenshot(path=options.out / f"{name}-{theme}-{size}.png", full_page=whole)
                 print(f"{name}-{theme}-{size}.png")
             except Exception as error:  # noqa: BLE001 - the other pictures are still wanted
                 failed += 1
