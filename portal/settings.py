@@ -9,6 +9,7 @@ one is an error that says what to set. ``.env.example`` lists every variable.
 from __future__ import annotations
 
 import importlib.util
+import os
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,9 @@ SUBLET_PROBE_ADDRESSES = env.list("SUBLET_PROBE_ADDRESSES", default=[])
 # on a shared cloud account are never touched. Empty: a name made once and kept in the database. A copy
 # of the database needs a name of its own before its workers start.
 SUBLET_SITE_ID = env.str("SUBLET_SITE_ID", default="")
+# gRPC (Nebius's SDK) stops its threads around every fork, also one that only starts a program, and has
+# left calls without an answer then. Workers fork before they call a cloud, so nothing needs it.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 # The folder of the scripts that hand over and wipe own servers (docs/providers/metal.md). Empty: none run.
 SUBLET_HOOKS = env.str("SUBLET_HOOKS", default="")
 # Whether a new organization may book at once, or waits until staff have approved it.

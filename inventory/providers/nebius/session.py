@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import queue
 import random
 import threading
 import time
@@ -36,6 +37,7 @@ from inventory.providers.pacing import Limit, Pace, rate_setting
 
 DOMAIN = "api.nebius.cloud:443"
 TIMEOUT, AUTH_TIMEOUT = 30.0, 45.0  # seconds; the second with the exchange for a token
+LONGEST_CALL = AUTH_TIMEOUT + 5.0  # after that we do not believe in the SDK's own limits
 # Else the SDK asks for a token again and again behind our back, and says nothing until time is up.
 AUTH_OPTIONS = {OPTION_REPORT_ERROR: "1", OPTION_MAX_RETRIES: "0"}
 # Nebius publishes no limit of these calls; this one is ours.
@@ -99,6 +101,13 @@ class Session:
                     sdk = _shared[key] = connect(self._credentials, self._domain)
                 self._sdk, self._process = sdk, key[0]
         return self._sdk
+
+    def _forget(self) -> None:
+        """Have the next call make an SDK anew: this one's loop does not answer."""
+        with _lock:
+            if _shared.get((self._process, self._key)) is self._sdk:
+                _shared.pop((self._process, self._key), None)
+            self._sdk = None
 
     # --- settings
 
@@ -188,17 +197,24 @@ class Session:
 
     def _send(self, method: Callable[..., Any], request: Any, action: str, token: str = "") -> Any:
         self._pace.wait(action=action)
+
+        def call() -> Any:
+            return method(
+                request,
+                metadata=[("x-idempotency-key", token)] if token else None,
+                timeout=TIMEOUT,
+                auth_timeout=AUTH_TIMEOUT,
+                auth_options=AUTH_OPTIONS,
+                per_retry_timeout=TIMEOUT,
+                retries=0,
+            ).wait()
+
         try:
             with understood(action):
-                return method(
-                    request,
-                    metadata=[("x-idempotency-key", token)] if token else None,
-                    timeout=TIMEOUT,
-                    auth_timeout=AUTH_TIMEOUT,
-                    auth_options=AUTH_OPTIONS,
-                    per_retry_timeout=TIMEOUT,
-                    retries=0,
-                ).wait()
+                return _apart(call)
+        except _Silent:
+            self._forget()
+            raise TimedOut(_("%(action)s: no answer in time.") % {"action": action}) from None
         except RequestError as error:
             raise explain(action, error.status) from None
         except (LocalError, SDKError, TimeoutError, OSError) as error:
@@ -206,6 +222,34 @@ class Session:
                 _("%(action)s: the connection broke (%(kind)s).")
                 % {"action": action, "kind": type(error).__name__}
             ) from None
+
+
+class _Silent(Exception):
+    """The SDK kept neither its own time limit nor us informed."""
+
+
+def _apart(call: Callable[[], Any]) -> Any:
+    """Return what ``call`` returns or raise what it raises, from a thread of its own and in bounded time.
+
+    The SDK refuses a thread in which an event loop runs, whosever that is, and its own limits
+    are timers of its loop: where that stands still, nobody would ever wake the caller.
+    """
+    answers: queue.SimpleQueue[tuple[Any, BaseException | None]] = queue.SimpleQueue()
+
+    def run() -> None:
+        try:
+            answers.put((call(), None))
+        except BaseException as error:  # noqa: BLE001 - the caller raises it
+            answers.put((None, error))
+
+    threading.Thread(target=run, name="nebius-call", daemon=True).start()
+    try:
+        answer, error = answers.get(timeout=LONGEST_CALL)
+    except queue.Empty:
+        raise _Silent from None
+    if error is not None:
+        raise error
+    return answer
 
 
 @contextmanager
