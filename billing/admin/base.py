@@ -11,12 +11,12 @@ from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
 from django.core.validators import MinValueValidator
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
-from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils.html import format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy
 
+from inventory.admin.base import show_form
 from portal.common.errors import DomainError, InvalidInput
 from portal.common.money import format_money
 
@@ -80,17 +80,7 @@ def form_page(
             base = f"admin:{model_admin.opts.app_label}_{model_admin.opts.model_name}"
             target = reverse(f"{base}_change", args=[after.pk]) if after else reverse(f"{base}_changelist")
             return HttpResponseRedirect(target)
-    context = {
-        **model_admin.admin_site.each_context(request),
-        "title": title,
-        "submit": submit,
-        "form": form,
-        "row": row,
-        "opts": model_admin.opts,
-        "media": model_admin.media + form.media,
-    }
-    status = 400 if form.errors else 200
-    return TemplateResponse(request, "admin/inventory/form_page.html", context, status=status)
+    return show_form(model_admin, request, form, title=title, submit=submit, row=row)
 
 
 SMALLEST = Decimal("0.00000001")

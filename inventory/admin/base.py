@@ -144,6 +144,19 @@ def form_page(
         else:
             name = f"admin:{row._meta.app_label}_{row._meta.model_name}_change"
             return HttpResponseRedirect(reverse(name, args=[row.pk]))
+    return show_form(model_admin, request, form, title=title, submit=submit, row=row)
+
+
+def show_form(
+    model_admin: admin.ModelAdmin,
+    request: HttpRequest,
+    form: forms.Form,
+    *,
+    title: str,
+    submit: str,
+    row: Any = None,
+) -> HttpResponse:
+    """Show a form on a page of its own; ``row`` is what it is about, where there is one."""
     context = {
         **model_admin.admin_site.each_context(request),
         "title": title,

@@ -6,7 +6,6 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from django import forms
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
@@ -20,7 +19,7 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
-from inventory.admin.base import ReadOnlyAdmin, span, staff
+from inventory.admin.base import ReadOnlyAdmin, show_form, span, staff
 from inventory.models import Commitment
 from leases.admin.base import link
 from leases.admin.buying_forms import AskForm, CommitForm
@@ -154,7 +153,7 @@ class CapacityInquiryAdmin(ReadOnlyAdmin):
                 form.add_error(error.field if error.field in form.fields else None, error.message)
             else:
                 return HttpResponseRedirect(reverse("admin:leases_capacityinquiry_change", args=[inquiry.pk]))
-        return self._form(request, form, title=_("Ask the clouds"), submit=_("Ask"), row=None)
+        return show_form(self, request, form, title=_("Ask the clouds"), submit=_("Ask"))
 
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
@@ -229,7 +228,9 @@ class CapacityInquiryAdmin(ReadOnlyAdmin):
             "type": choice.instance_type.name,
             "provider": choice.instance_type.provider,
         }
-        return self._form(request, form, title=title, submit=_("Enter the commitment"), row=choice.inquiry)
+        return show_form(
+            self, request, form, title=title, submit=_("Enter the commitment"), row=choice.inquiry
+        )
 
     def buy_view(self, request: HttpRequest, pk: int) -> HttpResponse:
         """Show once more what is bought, and buy it."""
@@ -265,21 +266,6 @@ class CapacityInquiryAdmin(ReadOnlyAdmin):
             "account", "instance_type__provider", "region__provider", "inquiry__gpu_model"
         )
         return get_object_or_404(rows, pk=pk)
-
-    def _form(
-        self, request: HttpRequest, form: forms.Form, *, title: str, submit: str, row: Any
-    ) -> HttpResponse:
-        context = {
-            **self.admin_site.each_context(request),
-            "title": title,
-            "submit": submit,
-            "form": form,
-            "row": row,
-            "opts": self.opts,
-            "media": self.media + form.media,
-        }
-        status = 400 if form.errors else 200
-        return TemplateResponse(request, "admin/inventory/form_page.html", context, status=status)
 
 
 def _row(choice: CapacityChoice) -> dict[str, Any]:
